@@ -1,0 +1,103 @@
+"""Checks of what users pass in: every array is checked here before a kernel sees it."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def check_inputs(X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X") -> NDArray[Any]:
+    """Return X as a C-contiguous [n, features] array of `dtype`, n >= 1, all finite."""
+    array = _numeric(X, name)
+    if array.ndim != 2 or array.shape[1] != features:
+        raise ValueError(
+            f"{name} must have shape (n, {features}) to match layer_sizes[0], got {array.shape}"
+        )
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
+    return _finite(array, dtype, name)
+
+
+def check_labels(y: ArrayLike, samples: int, classes: int, name: str = "y") -> NDArray[np.int64]:
+    """Return y as int64 [n] of labels 0 to classes - 1."""
+    array = np.asarray(y)
+    if array.dtype.kind not in "iub":
+        raise TypeError(
+            f"{name} must be integer class labels 0 to {classes - 1}, got dtype {array.dtype}"
+        )
+    _check_shape(array, (samples,), name)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"{name} must hold labels 0 to {classes - 1} (layer_sizes[-1] is {classes}), "
+            f"found {wrong} at index {int(np.flatnonzero(array == wrong)[0])}"
+        )
+    return _writable(np.ascontiguousarray(array, np.int64))
+
+
+def check_targets(
+    y: ArrayLike, samples: int, outputs: int, dtype: np.dtype[Any], name: str = "y"
+) -> NDArray[Any]:
+    """Return y as `dtype` [n, outputs]; [n] is taken for one output."""
+    array = _numeric(y, name)
+    if array.ndim == 1 and outputs == 1:
+        array = array.reshape(-1, 1)
+    _check_shape(array, (samples, outputs), name)
+    return _finite(array, dtype, name)
+
+
+def check_whole(value: Any, name: str, low: int, high: int = 2**31) -> int:
+    """Return a whole number in [low, high)."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if not low <= value < high:
+        raise ValueError(f"{name} must be at least {low} and below {high}, got {value}")
+    return int(value)
+
+
+def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # ragged nested sequences
+        raise ValueError(f"{name} must be an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
+    return array
+
+
+def _check_shape(array: NDArray[Any], expected: tuple[int, ...], name: str) -> None:
+    if array.shape != expected:
+        raise ValueError(
+            f"{name} must have shape {expected} to match the samples and outputs, "
+            f"got {array.shape}"
+        )
+
+
+def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.ascontiguousarray(array, dtype)
+        # a finite sum needs finite terms, and costs no temporary array; the reverse is not true
+        if not np.isfinite(array.sum()) and not (finite := np.isfinite(array)).all():
+            where = np.unravel_index(int(np.argmin(finite)), array.shape)
+            place = ", ".join(str(int(i)) for i in where)
+            raise ValueError(
+                f"{name} must be finite in {dtype}, found {array[where]} at index [{place}]"
+            )
+    return _writable(array)
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an alias that claims to be writable: a read-only type would compile the kernels again.
+
+    The kernels write to no input.
+    """
+    if array.flags.writeable and array.flags.aligned:
+        return array
+    if not array.flags.aligned:
+        return array.copy()
+    memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    alias = np.frombuffer(memory, array.dtype).reshape(array.shape)
+    memory._owner = array  # type: ignore[attr-defined] # keeps the original alive
+    return alias

@@ -1,0 +1,58 @@
+"""Compiled kernels: they compute on arrays and integers and know no class of the model layer.
+
+`warmup` compiles everything ahead, `info` tells what the kernels make of this machine. How the
+kernels are written, and how to add one, is in README.md beside this file.
+"""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from . import machine
+from ._jit import FINGERPRINT, JIT_DISABLED, cache_folder
+from .network import run
+from .signatures import argument_types
+
+__all__ = ["compiled", "info", "is_warm", "warmup"]
+
+DTYPES = ("float32", "float64")
+
+
+def compiled(dtype: Any) -> bool:
+    """Whether the kernels for a dtype are loaded in this process."""
+    return JIT_DISABLED or argument_types(dtype) in run.signatures
+
+
+def is_warm(dtype: Any) -> bool:
+    """Whether the kernels for a dtype need no compiling: loaded, or in the cache folder."""
+    return compiled(dtype) or run._cache.is_warm(argument_types(dtype), run.targetctx.codegen())
+
+
+def warmup(dtype: Any = "float32") -> float:
+    """Compile the kernels for a dtype, or load them from the cache; return the seconds it took.
+
+    Raises ValueError for a dtype other than float32 and float64.
+    """
+    if np.dtype(dtype).name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    begin = time.perf_counter()
+    if not compiled(dtype):
+        run.compile(argument_types(dtype))
+    return time.perf_counter() - begin
+
+
+def info() -> dict[str, Any]:
+    """What the kernels make of this machine: features of the CPU, vector width, tile, cache."""
+    known = ("sse2", "sse4.2", "avx", "avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
+    return {
+        "python": sys.version.split()[0],
+        "cpu_features": [name for name in known if machine.FEATURES.get(name)],
+        "vector_bytes": machine.VECTOR_BYTES,
+        "tile": f"{machine.TILE_ROWS} rows x {machine.TILE_VECTORS} vectors",
+        "fused_multiply_add": machine.HAS_FMA,
+        "cache_folder": str(cache_folder()),
+        "fingerprint": FINGERPRINT,
+        "warm": {dtype: is_warm(dtype) for dtype in DTYPES},
+    }

@@ -1,0 +1,165 @@
+"""The one place that holds JIT options, the fingerprint of the kernel sources, and the disk cache.
+
+`kernel` marks a function that other kernels call; `entry` marks one that Python calls. Only entries
+are cached: a cached entry holds the machine code of everything below it. Numba's own cache looks at
+the entry's file alone, so ours lives in a folder named by a hash of *all* kernel sources and of
+whatever else decides the code: a changed kernel never meets an old binary.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
+
+from . import machine
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+JIT_DISABLED = bool(config.DISABLE_JIT)
+
+kernel = njit(**OPTIONS)
+inlined = njit(**OPTIONS, forceinline=True)
+
+
+def fingerprint() -> str:
+    """Hash of everything that decides the machine code, apart from the CPU (Numba's index has that)."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    settings = (
+        numba.__version__,
+        llvmlite.__version__,
+        sys.version,
+        machine.VECTOR_BYTES,
+        machine.HAS_FMA,
+        bool(config.BOUNDSCHECK),
+        config.OPT,
+    )
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Folder of the compiled code: NUMBA_CACHE_DIR if that is set, else the user's cache folder."""
+    if config.CACHE_DIR:
+        base = Path(config.CACHE_DIR)
+    elif os.environ.get("XDG_CACHE_HOME"):
+        base = Path(os.environ["XDG_CACHE_HOME"])
+    elif platform.system() == "Windows":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    elif platform.system() == "Darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "fastmlp" / FINGERPRINT
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        self._line = py_func.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return FINGERPRINT
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    def ensure_cache_path(self) -> None:
+        os.makedirs(self.get_cache_path(), exist_ok=True)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], _: str) -> "_Locator":
+        return cls(py_func)
+
+
+class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]
+
+
+class _CheckedFile(IndexDataCacheFile):  # type: ignore[misc]
+    """Numba's cache file with a checksum before the data: damaged machine code is never run."""
+
+    def _save_data(self, name: str, data: Any) -> None:
+        payload = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(hashlib.sha256(payload).digest() + payload)
+
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        digest, payload = content[:32], content[32:]
+        if hashlib.sha256(payload).digest() != digest:
+            raise ValueError(f"{name} is damaged")
+        return pickle.loads(payload)
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba's function cache in our folder; whatever goes wrong with it is a miss, said once."""
+
+    _impl_class = _Impl
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        self._cache_file = _CheckedFile(self._cache_path, self._impl.filename_base, FINGERPRINT)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # a damaged file can raise anything while it is unpickled
+            _warn_once("read", error)
+            self._start_afresh()
+            return None
+
+    def _start_afresh(self) -> None:
+        """Empty the index, so that what is compiled now replaces what could not be read."""
+        with contextlib.suppress(Exception):
+            self.flush()
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            _warn_once("written", error)
+
+    def is_warm(self, sig: Any, codegen: Any) -> bool:
+        """Whether the folder lists compiled code for the signature on this CPU."""
+        with contextlib.suppress(Exception):
+            return self._index_key(sig, codegen) in self._cache_file._load_index()
+        return False
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(action: str, error: Exception) -> None:
+    if action not in _warned:
+        _warned.add(action)
+        warnings.warn(
+            f"the cache of compiled kernels in {cache_folder()} could not be {action} "
+            f"({type(error).__name__}: {error}); compiling without it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile like `kernel` on the first call from Python, or load from the disk cache."""
+    dispatcher = kernel(function)
+    if not JIT_DISABLED:
+        dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+FINGERPRINT = fingerprint()

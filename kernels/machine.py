@@ -1,0 +1,57 @@
+"""The one table of machine numbers: what the CPU offers and what the kernels make of it.
+
+Nothing here changes a result except `VECTOR_BYTES` (the order in which one row of logits is summed)
+and `HAS_FMA` (one rounding or two); the rest is speed alone.
+"""
+
+import os
+from collections.abc import Mapping
+
+import llvmlite.binding as llvm
+from numba import config
+
+VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
+CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
+
+# Vector width in bytes -> (rows, vectors) of the register tile: rows * vectors accumulators, `vectors`
+# operands and one broadcast must fit the register file (32 registers at 64 bytes, 16 below).
+# 8 x 3 was the best of {6x4, 8x2, 8x3, 12x2, 14x2} over layer shapes on a Xeon (family 6, model 207)
+# on 2026-11-22; the others follow from the register count. `asv run --bench gemm` measures them.
+TILES = {64: (8, 3), 32: (4, 3), 16: (4, 3)}
+
+MICRO_BATCH = 256  # rows a pass works on: activations of a layer stay in L2; larger batches accumulate
+STRIP_COLUMNS = 512  # columns of a weight gradient held in L1 between its product and the update
+PARTIAL_BLOCKS = 16  # a narrow output layer is summed over at most this many fixed blocks of units
+NARROW_OUTPUT = 64  # outputs up to which every thread computes the loss of all rows itself
+SPINS = 4_000  # barrier: busy looks before giving the core to others (about 50 us)
+YIELDS = 200  # barrier: yields before sleeping
+
+
+def cpu_features() -> Mapping[str, bool]:
+    """Features of the CPU that Numba compiles for (the host's, unless NUMBA_CPU_FEATURES says else)."""
+    if config.CPU_FEATURES is not None:
+        names = config.CPU_FEATURES.split(",")
+        return {name[1:]: name.startswith("+") for name in names if name}
+    try:
+        return dict(llvm.get_host_cpu_features())
+    except RuntimeError:  # LLVM cannot tell on this platform: the narrowest code is right everywhere
+        return {}
+
+
+def _vector_bytes() -> int:
+    forced = os.environ.get(VECTOR_BYTES_VARIABLE)
+    if forced is not None:
+        if forced not in {"16", "32", "64"}:
+            raise ValueError(f"{VECTOR_BYTES_VARIABLE} must be 16, 32 or 64, got {forced!r}")
+        return int(forced)
+    if FEATURES.get("avx512f"):
+        return 64
+    return 32 if FEATURES.get("avx2") else 16
+
+
+FEATURES = cpu_features()
+IS_X86 = llvm.get_process_triple().startswith(("x86_64", "i686"))
+IS_WINDOWS = os.name == "nt"
+HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
+VECTOR_BYTES = _vector_bytes()
+TILE_ROWS, TILE_VECTORS = TILES[VECTOR_BYTES]

@@ -1,0 +1,598 @@
+"""Vectors, matrices over raw memory, and atomics: the seam between the kernels and LLVM.
+
+A kernel's code is written once, in terms of the operations below; how many lanes a vector has is
+decided here, from the machine table. Each operation has two definitions side by side: the LLVM
+instruction it compiles to, and a line of NumPy that says what it means and stands in for it when
+the JIT is off (NUMBA_DISABLE_JIT=1).
+
+Matrices are 2-D views of a flat array whose rows are contiguous (`strides[1] == itemsize`); they
+own nothing and count no references, so the caller keeps the memory alive. No operation here checks
+bounds: that is done in Python before a kernel is called.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from . import machine
+from ._jit import JIT_DISABLED
+
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """Numba type of a register of `lanes` floats."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.lanes = lanes_of(dtype)
+        super().__init__(name=f"vector({dtype} x {self.lanes})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        return ir.VectorType(_scalar(self.dtype), self.lanes)
+
+    @property
+    def llvm_integers(self) -> ir.VectorType:
+        return ir.VectorType(ir.IntType(self.dtype.bitwidth), self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+def lanes_of(dtype: types.Float) -> int:
+    return machine.VECTOR_BYTES * 8 // int(dtype.bitwidth)
+
+
+def _scalar(dtype: types.Float) -> ir.Type:
+    return ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+
+
+def compiles_to(lowering: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Give a Python definition its LLVM lowering, a function (typing context, *types) -> (sig, codegen)."""
+
+    def decorate(meaning: Callable[..., Any]) -> Any:
+        return meaning if JIT_DISABLED else intrinsic(prefer_literal=True)(lowering)
+
+    return decorate
+
+
+# --- arithmetic: + - * / and negation between vectors
+
+
+def _operator(symbol: Callable[..., Any], instruction: str) -> None:
+    @infer_global(symbol)
+    class _Typing(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            if all(isinstance(a, Vector) and a == args[0] for a in args):
+                return signature(args[0], *args)
+            return None
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args)
+
+    arity = 1 if symbol is operator.neg else 2
+    lower_builtin(symbol, *[Vector] * arity)(lower)
+
+
+for _symbol, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+    (operator.neg, "fneg"),
+):
+    _operator(_symbol, _instruction)
+
+
+def _llvm_function(name: str, arity: int) -> Callable[..., Any]:
+    """Lowering to the LLVM intrinsic `name` on `arity` vectors of one type."""
+
+    def lowering(typing: Any, *args: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            return _call(builder, name, sig.args[0], values)
+
+        return signature(args[0], *args), codegen
+
+    if arity == 1:
+        return lambda typing, a: lowering(typing, a)
+    return lambda typing, a, b, c: lowering(typing, a, b, c)
+
+
+def _call(builder: Any, name: str, vector: Vector, values: Any) -> Any:
+    kind = ir.FunctionType(vector.llvm, [vector.llvm] * len(values))
+    full = f"llvm.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), values)
+
+
+def _emit_fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
+    if machine.HAS_FMA:
+        return _call(builder, "fma", vector, [a, b, c])
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return _emit_fma(builder, sig.args[0], *values)
+
+    return signature(a, a, b, c), codegen
+
+
+@compiles_to(_fma)
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once (twice where the CPU has no FMA instruction)."""
+    return a * b + c
+
+
+@compiles_to(_llvm_function("sqrt", 1))
+def square_root(a: Any) -> Any:
+    """Correctly rounded square root of each lane."""
+    return np.sqrt(a)
+
+
+@compiles_to(_llvm_function("fabs", 1))
+def absolute(a: Any) -> Any:
+    """|a| in each lane."""
+    return np.abs(a)
+
+
+def _fill(typing: Any, like: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        cast = context.cast(builder, values[1], sig.args[1], vector.dtype)
+        return _broadcast(builder, vector, cast)
+
+    return signature(like, like, types.unliteral(value)), codegen
+
+
+def _broadcast(builder: Any, vector: Vector, scalar: Any) -> Any:
+    undefined = ir.Constant(vector.llvm, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, INT32(0))
+    zeros = ir.Constant(ir.VectorType(INT32, vector.lanes), [0] * vector.lanes)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+@compiles_to(_fill)
+def fill(like: Any, value: float) -> Any:
+    """A vector of the type of `like` with `value`, rounded to its dtype, in each lane."""
+    return np.full_like(like, value)
+
+
+def _choose_less(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", values[0], values[1]), values[2], values[3])
+
+    return signature(a, a, b, yes, no), codegen
+
+
+@compiles_to(_choose_less)
+def choose_less(a: Any, b: Any, yes: Any, no: Any) -> Any:
+    """Lane by lane: `yes` where a < b, else `no` (so also where a or b is NaN)."""
+    return np.where(a < b, yes, no)
+
+
+def _power_of_two(typing: Any, n: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        # Adding 1.5 * 2**mantissa leaves n + bias in the low bits; the shift makes it the exponent.
+        vector = sig.args[0]
+        mantissa, bias = (23, 127) if vector.dtype.bitwidth == 32 else (52, 1023)
+        magic = ir.Constant(vector.llvm, [1.5 * 2.0**mantissa + bias] * vector.lanes)
+        bits = builder.bitcast(builder.fadd(values[0], magic), vector.llvm_integers)
+        shift = ir.Constant(vector.llvm_integers, [mantissa] * vector.lanes)
+        return builder.bitcast(builder.shl(bits, shift), vector.llvm)
+
+    return signature(n, n), codegen
+
+
+@compiles_to(_power_of_two)
+def power_of_two(n: Any) -> Any:
+    """2**n for integral n within the range of normal numbers."""
+    return np.ldexp(np.ones_like(n), n.astype(np.int32))
+
+
+def _is_double(typing: Any, a: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return ir.IntType(1)(int(sig.args[0].dtype.bitwidth == 64))
+
+    return signature(types.boolean, a), codegen
+
+
+@compiles_to(_is_double)
+def is_double(a: Any) -> bool:
+    """Whether a vector's or array's dtype is float64: a constant once compiled."""
+    return bool(a.dtype == np.float64)
+
+
+# --- reductions across the lanes, always in the same order: halves are combined until one is left
+
+
+def _fold(combine: Callable[..., Any]) -> Callable[..., Any]:
+    def lowering(typing: Any, a: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            (value,), lanes = values, sig.args[0].lanes
+            while lanes > 1:
+                lanes //= 2
+                indices = ir.VectorType(INT32, lanes)
+                low = ir.Constant(indices, list(range(lanes)))
+                high = ir.Constant(indices, list(range(lanes, 2 * lanes)))
+                value = combine(
+                    builder,
+                    builder.shuffle_vector(value, value, low),
+                    builder.shuffle_vector(value, value, high),
+                )
+            return builder.extract_element(value, INT32(0))
+
+        return signature(a.dtype, a), codegen
+
+    return lowering
+
+
+def _halve(a: Any, combine: Callable[..., Any]) -> Any:
+    while len(a) > 1:
+        a = combine(a[: len(a) // 2], a[len(a) // 2 :])
+    return a[0]
+
+
+@compiles_to(_fold(lambda builder, low, high: builder.fadd(low, high)))
+def lane_sum(a: Any) -> Any:
+    """Sum of the lanes."""
+    return _halve(a, np.add)
+
+
+@compiles_to(
+    _fold(lambda b, low, high: b.select(b.fcmp_ordered("<", low, high), high, low))
+)
+def lane_max(a: Any) -> Any:
+    """Largest lane (any lane if one is NaN)."""
+    return _halve(a, lambda low, high: np.where(low < high, high, low))
+
+
+def _first_lanes(typing: Any, count: Any, inside: Any, outside: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[1]
+        integers = ir.VectorType(INT64, vector.lanes)
+        limit = builder.insert_element(ir.Constant(integers, ir.Undefined), values[0], INT32(0))
+        zeros = ir.Constant(ir.VectorType(INT32, vector.lanes), [0] * vector.lanes)
+        limits = builder.shuffle_vector(limit, limit, zeros)
+        numbers = ir.Constant(integers, list(range(vector.lanes)))
+        return builder.select(builder.icmp_signed("<", numbers, limits), values[1], values[2])
+
+    return signature(inside, types.int64, inside, outside), codegen
+
+
+@compiles_to(_first_lanes)
+def first_lanes(count: int, inside: Any, outside: Any) -> Any:
+    """`inside` in the first `count` lanes, `outside` in the others."""
+    return np.where(np.arange(len(inside)) < count, inside, outside)
+
+
+# --- memory
+
+
+def _borrow(typing: Any, array: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        view = context.make_array(sig.args[0])(context, builder, values[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return signature(array, array), codegen
+
+
+@compiles_to(_borrow)
+def borrow(array: Any) -> Any:
+    """The same array without ownership: threads do not contend for its reference count."""
+    return array
+
+
+def _matrix(typing: Any, flat: Any, offset: Any, rows: Any, columns: Any, stride: Any) -> Any:
+    result = types.Array(flat.dtype, 2, "A")
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        source = context.make_array(sig.args[0])(context, builder, values[0])
+        _, offset, rows, columns, stride = values
+        size = INT64(sig.args[0].dtype.bitwidth // 8)
+        view = context.make_array(result)(context, builder)
+        view.data = builder.gep(source.data, [offset])
+        view.shape = cgutils.pack_array(builder, [rows, columns])
+        view.strides = cgutils.pack_array(builder, [builder.mul(stride, size), size])
+        view.itemsize = size
+        view.nitems = builder.mul(rows, columns)
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    integers = [types.int64] * 4
+    return signature(result, flat, *integers), codegen
+
+
+@compiles_to(_matrix)
+def matrix(flat: Any, offset: int, rows: int, columns: int, stride: int) -> Any:
+    """View [rows, columns] of a flat array from `offset`, rows `stride` elements apart.
+
+    The view owns nothing: the flat array must outlive it.
+    """
+    size = flat.itemsize
+    return np.lib.stride_tricks.as_strided(
+        flat.reshape(-1)[offset:], (rows, columns), (stride * size, size)
+    )
+
+
+def _element(context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any) -> Any:
+    """Pointer to element (row, column) of a matrix, and its row stride in elements."""
+    view = context.make_array(kind)(context, builder, value)
+    stride = _row_stride(builder, kind, view)
+    return builder.gep(view.data, [builder.add(builder.mul(row, stride), column)]), stride
+
+
+def _row_stride(builder: Any, kind: Any, view: Any) -> Any:
+    bytes_ = cgutils.unpack_tuple(builder, view.strides)[0]
+    return builder.ashr(bytes_, INT64(2 if kind.dtype.bitwidth == 32 else 3))
+
+
+def _load_from(builder: Any, vector: Vector, pointer: Any) -> Any:
+    return builder.load(
+        builder.bitcast(pointer, vector.llvm.as_pointer()), align=vector.dtype.bitwidth // 8
+    )
+
+
+def _store_to(builder: Any, vector: Vector, value: Any, pointer: Any) -> None:
+    builder.store(
+        value,
+        builder.bitcast(pointer, vector.llvm.as_pointer()),
+        align=vector.dtype.bitwidth // 8,
+    )
+
+
+def _lanes(typing: Any, array: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return INT64(lanes_of(sig.args[0].dtype))
+
+    return signature(types.int64, array), codegen
+
+
+@compiles_to(_lanes)
+def lanes(array: Any) -> int:
+    """Lanes of a vector of the array's dtype."""
+    return int(machine.VECTOR_BYTES // array.itemsize)
+
+
+def _load(typing: Any, m: Any, row: Any, column: Any) -> Any:
+    vector = Vector(m.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer, _ = _element(context, builder, sig.args[0], *values)
+        return _load_from(builder, vector, pointer)
+
+    return signature(vector, m, types.int64, types.int64), codegen
+
+
+@compiles_to(_load)
+def load(m: Any, row: int, column: int) -> Any:
+    """The vector at m[row, column : column + lanes]."""
+    return m[row, column : column + lanes(m)].copy()
+
+
+def _store(typing: Any, m: Any, row: Any, column: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer, _ = _element(context, builder, sig.args[0], *values[:3])
+        _store_to(builder, sig.args[3], values[3], pointer)
+        return context.get_dummy_value()
+
+    return signature(types.void, m, types.int64, types.int64, value), codegen
+
+
+@compiles_to(_store)
+def store(m: Any, row: int, column: int, value: Any) -> None:
+    """m[row, column : column + lanes] = value."""
+    m[row, column : column + lanes(m)] = value
+
+
+# --- the two blocks that are made of many registers at once
+
+
+def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, k: Any, l: Any) -> Any:
+    vector = Vector(dst.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        to, to_stride = _element(context, builder, sig.args[0], *values[:3])
+        at, at_stride = _element(context, builder, sig.args[3], *values[3:])
+        count = vector.lanes
+        indices = ir.VectorType(INT32, count)
+        rows = [
+            _load_from(builder, vector, builder.gep(at, [builder.mul(at_stride, INT64(r))]))
+            for r in range(count)
+        ]
+        # Round by round, exchange blocks of `half` lanes between the rows r and r + half.
+        half = count // 2
+        while half:
+            upper = [n if n & half == 0 else n - half + count for n in range(count)]
+            lower = [n + half if n & half == 0 else n + count for n in range(count)]
+            for r in range(count):
+                if r & half == 0:
+                    a, b = rows[r], rows[r + half]
+                    rows[r] = builder.shuffle_vector(a, b, ir.Constant(indices, upper))
+                    rows[r + half] = builder.shuffle_vector(a, b, ir.Constant(indices, lower))
+            half //= 2
+        for r in range(count):
+            pointer = builder.gep(to, [builder.mul(to_stride, INT64(r))])
+            _store_to(builder, vector, rows[r], pointer)
+        return context.get_dummy_value()
+
+    integers = [types.int64] * 2
+    return signature(types.void, dst, *integers, src, *integers), codegen
+
+
+@compiles_to(_transpose_block)
+def transpose_block(dst: Any, i: int, j: int, src: Any, k: int, l: int) -> None:  # noqa: E741
+    """dst[i : i + lanes, j : j + lanes] = src[k : k + lanes, l : l + lanes].T, in registers."""
+    n = lanes(dst)
+    dst[i : i + n, j : j + n] = src[k : k + n, l : l + n].T
+
+
+def _product_panel(
+    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, vectors: Any, transposed: Any
+) -> Any:
+    if not isinstance(vectors, types.IntegerLiteral) or not isinstance(
+        transposed, types.BooleanLiteral
+    ):
+        return None
+    vector = Vector(c.dtype)
+    width, is_transposed = vectors.literal_value, transposed.literal_value
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        kinds = sig.args
+        column = values[1]
+        zero = INT64(0)
+        c_base, c_stride = _element(context, builder, kinds[0], values[0], zero, column)
+        a_base, a_stride = _element(context, builder, kinds[2], values[2], zero, zero)
+        b_base, b_stride = _element(context, builder, kinds[3], values[3], zero, column)
+        start_base, _ = _element(context, builder, kinds[4], values[4], zero, column)
+        a_view = context.make_array(kinds[2])(context, builder, values[2])
+        c_view = context.make_array(kinds[0])(context, builder, values[0])
+        depth = cgutils.unpack_tuple(builder, a_view.shape)[0 if is_transposed else 1]
+        rows = cgutils.unpack_tuple(builder, c_view.shape)[0]
+
+        def columns_of(pointer: Any) -> list[Any]:
+            return [
+                _load_from(builder, vector, builder.gep(pointer, [INT64(x * vector.lanes)]))
+                for x in range(width)
+            ]
+
+        def tile(row: Any, height: int) -> None:
+            """c[row : row + height] = start + a b, accumulators in registers over the whole depth."""
+            entry = builder.block
+            body = builder.append_basic_block("depth")
+            done = builder.append_basic_block("done")
+            first = columns_of(start_base)
+            if is_transposed:
+                a_rows = [builder.gep(a_base, [builder.add(row, INT64(r))]) for r in range(height)]
+            else:
+                a_rows = [
+                    builder.gep(a_base, [builder.mul(builder.add(row, INT64(r)), a_stride)])
+                    for r in range(height)
+                ]
+            builder.branch(body)
+            builder.position_at_end(body)
+            k = builder.phi(INT64)
+            k.add_incoming(zero, entry)
+            sums = [[builder.phi(vector.llvm) for _ in range(width)] for _ in range(height)]
+            b_row = columns_of(builder.gep(b_base, [builder.mul(k, b_stride)]))
+            a_step = builder.mul(k, a_stride) if is_transposed else k
+            following = builder.add(k, INT64(1))
+            k.add_incoming(following, body)
+            totals = []
+            for r in range(height):
+                factor = _broadcast(builder, vector, builder.load(builder.gep(a_rows[r], [a_step])))
+                for x in range(width):
+                    sums[r][x].add_incoming(first[x], entry)
+                    total = _emit_fma(builder, vector, factor, b_row[x], sums[r][x])
+                    sums[r][x].add_incoming(total, body)
+                    totals.append((r, x, total))
+            builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
+            builder.position_at_end(done)
+            for r, x, total in totals:
+                at = builder.mul(builder.add(row, INT64(r)), c_stride)
+                pointer = builder.gep(c_base, [builder.add(at, INT64(x * vector.lanes))])
+                _store_to(builder, vector, total, pointer)
+
+        whole = builder.mul(builder.sdiv(rows, INT64(machine.TILE_ROWS)), INT64(machine.TILE_ROWS))
+        with cgutils.for_range_slice(builder, zero, whole, INT64(machine.TILE_ROWS)) as (row, _):
+            tile(row, machine.TILE_ROWS)
+        with cgutils.for_range_slice(builder, whole, rows, INT64(1)) as (row, _):
+            tile(row, 1)
+        return context.get_dummy_value()
+
+    return signature(types.void, c, types.int64, a, b, start, vectors, transposed), codegen
+
+
+@compiles_to(_product_panel)
+def product_panel(
+    c: Any, j: int, a: Any, b: Any, start: Any, vectors: int, transposed: bool
+) -> None:
+    """c[:, J] = start[0, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
+
+    `transposed` says that `a` is given as its transpose. Each element is one chain of FMAs over
+    ascending k, so its bits depend neither on the tile nor on who computes it. The depth must be
+    at least 1. `vectors` and `transposed` are literals.
+    """
+    columns = slice(j, j + vectors * lanes(c))
+    factors = a.T if transposed else a
+    total = np.repeat(start[:1, columns], c.shape[0], axis=0)
+    for k in range(factors.shape[1]):
+        total = total + factors[:, k : k + 1] * b[k, columns]
+    c[:, columns] = total
+
+
+# --- atomics on an int64 array, sequentially consistent, and a hint for a waiting core
+
+
+def _atomic(operation: Callable[..., Any], arity: int) -> Callable[..., Any]:
+    def lowering(typing: Any, array: Any, index: Any, *value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            view = context.make_array(sig.args[0])(context, builder, values[0])
+            pointer = builder.gep(view.data, [values[1]])
+            result = operation(builder, pointer, *values[2:])
+            return context.get_dummy_value() if result is None else result
+
+        returns = types.void if operation is _emit_store else types.int64
+        return signature(returns, array, types.int64, *[types.int64] * len(value)), codegen
+
+    if arity == 0:
+        return lambda typing, array, index: lowering(typing, array, index)
+    return lambda typing, array, index, value: lowering(typing, array, index, value)
+
+
+def _emit_store(builder: Any, pointer: Any, value: Any) -> None:
+    builder.store_atomic(value, pointer, "seq_cst", 8)
+
+
+@compiles_to(_atomic(lambda builder, pointer: builder.load_atomic(pointer, "seq_cst", 8), 0))
+def atomic_load(array: Any, index: int) -> int:
+    """array[index], seen in one order by all threads."""
+    return int(array[index])
+
+
+@compiles_to(_atomic(_emit_store, 1))
+def atomic_store(array: Any, index: int, value: int) -> None:
+    """array[index] = value, seen in one order by all threads."""
+    array[index] = value
+
+
+@compiles_to(
+    _atomic(lambda builder, pointer, value: builder.atomic_rmw("add", pointer, value, "seq_cst"), 1)
+)
+def atomic_add(array: Any, index: int, value: int) -> int:
+    """Add to array[index] and return what was there before."""
+    before = int(array[index])
+    array[index] += value
+    return before
+
+
+def _pause(typing: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        if machine.IS_X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause")
+            builder.call(hint, [])
+        return context.get_dummy_value()
+
+    return signature(types.void), codegen
+
+
+@compiles_to(_pause)
+def pause() -> None:
+    """Tell the core that it is spinning."""
+
+

@@ -1,0 +1,38 @@
+"""Every Python block of README.md and docs/*.md runs, in order, in one namespace a file.
+
+A block is what a fence that says exactly ``python`` encloses. Later blocks of a file see the names
+of earlier ones, as a reader does.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(text: str) -> list[str]:
+    """Return the blocks, each with blank lines before it so that its lines keep their numbers."""
+    return ["\n" * text.count("\n", 0, m.start(1)) + m[1] for m in BLOCK.finditer(text)]
+
+
+def test_blocks_are_found_with_their_line_numbers():
+    text = "# A\n```python\na = 1\n```\n```sh\nls\n```\n```pycon\n>>> a\n```\n```python\nb = a\n```"
+    assert python_blocks(text) == ["\n\na = 1\n", "\n" * 11 + "b = a\n"]
+
+
+def test_readme_has_code():
+    assert python_blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    namespace = {"__name__": "__main__"}
+    for block in python_blocks(page.read_text(encoding="utf-8")):
+        exec(compile(block, str(page), "exec"), namespace)
