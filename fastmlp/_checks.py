@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def check_inputs(X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X") -> NDArray[Any]:
+def check_inputs(
+    X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X"
+) -> NDArray[Any]:
     """Return X as a C-contiguous [n, features] array of `dtype`, n >= 1, all finite."""
     array = _numeric(X, name)
     if array.ndim != 2 or array.shape[1] != features:
@@ -70,8 +72,7 @@ def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
 def _check_shape(array: NDArray[Any], expected: tuple[int, ...], name: str) -> None:
     if array.shape != expected:
         raise ValueError(
-            f"{name} must have shape {expected} to match the samples and outputs, "
-            f"got {array.shape}"
+            f"{name} must have shape {expected} to match the samples and outputs, got {array.shape}"
         )
 
 

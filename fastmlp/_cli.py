@@ -37,7 +37,7 @@ from fastmlp._cli_report import (
     print_training,
 )
 from fastmlp.io import _replace_file
-from fastmlp.plotting import new_figure
+from fastmlp.plotting import new_figure, plot_history
 
 __all__ = ["app"]
 
@@ -162,19 +162,19 @@ def train(
         _check_output(output, inputs=[data])
 
     names = learnable_classes(source.train.y) if source.train.has_classes else ()
-    if source.test is None:
-        train_part, test_part = hold_out(source.train, _TEST_SHARE, seed)
-    else:
-        train_part, test_part = source.train, source.test
-    y_train, y_test = _targets(train_part, names), _targets(test_part, names)
     net = fm.MLP(
-        [train_part.X.shape[1], *sizes, len(names) or y_train[0].size],
+        [source.train.X.shape[1], *sizes, len(names) or source.train.y[0].size],
         activation=activation,
         loss=loss or ("softmax_cross_entropy" if names else "squared_error"),
         seed=seed,
         dtype=dtype,
     )
     _remember(net, names, source.columns, target)
+    if source.test is None:
+        train_part, test_part = hold_out(source.train, _TEST_SHARE, seed)
+    else:
+        train_part, test_part = source.train, source.test
+    y_train, y_test = _targets(train_part, names), _targets(test_part, names)
     if not quiet:
         print_data(source, len(train_part), len(test_part), names)
         print_network(net)
@@ -190,13 +190,16 @@ def train(
         threads=threads,
         seed=seed,
     )
+    if history.interrupted and history.seconds == 0.0:  # while compiling
+        _errors.print("interrupted before the training began, nothing is saved")
+        raise typer.Exit(_INTERRUPTED)
     net.save(path)
     if not quiet:
         print_training(history)
         print_test(net, test_part.X, y_test, names)
         print_line(f"saved {path}")
     if plot is not None:
-        fm.plot_history(history, plot)
+        plot_history(history, plot)
         if not quiet:
             print_line(f"plotted {plot}")
     if history.interrupted:

@@ -7,8 +7,6 @@ with the model. So labels mean the same whatever file they come from.
 
 import csv
 import math
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -264,18 +262,22 @@ def _read_npz(path: Path, classes: bool | None) -> Source:
 
 def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of an .npz file by name; the array of an .npy file is called X."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"X": loaded}
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files if name in _ARRAYS}
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a NumPy file: {error}") from error
+    with path.open("rb") as file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"X": loaded}
+            names = loaded.files
+            arrays = {name: loaded[name] for name in names if name in _ARRAYS}
+        except Exception as error:  # damaged files raise a dozen kinds, from SyntaxError to OSError
+            raise ValueError(f"{path} cannot be read as a NumPy file: {error}") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # np.load returns the bytes of other files
+            raise ValueError(f"{path} cannot be read as a NumPy file: {name} is no array")
     if "X" not in arrays and "X_train" not in arrays:
         raise ValueError(
             f"{path} must hold the arrays X_train and y_train, or X and y; "
-            f"it holds: {', '.join(loaded.files) or 'nothing'}"
+            f"it holds: {', '.join(names) or 'nothing'}"
         )
     return arrays
 

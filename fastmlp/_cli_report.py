@@ -112,10 +112,10 @@ def _confusion_table(
 
 
 def _print_table(table: Table) -> None:
-    """Print a table in its full width, also where rich takes a pipe for 80 columns wide."""
-    wide = _console.options.update(width=10_000)
-    width = max(_console.width, Measurement.get(_console, wide, table).maximum)
-    _console.print(table, width=width, crop=False, no_wrap=True)
+    """Print a table in its full width, also where that is unknown (a pipe) or too small."""
+    unlimited = _console.options.update(width=10_000)
+    width = Measurement.get(_console, unlimited, table).maximum
+    Console(highlight=False, width=max(width, _console.width)).print(table, crop=False)
 
 
 def _text(value: object) -> str:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from .kernels import machine
 from .kernels import team as kernel_team
-from .kernels.network import Job, Samples, Workspace, run
 from .kernels.optimizer import Parameters
+from .kernels.plan import Samples, Workspace
+from .kernels.program import Job, run
 from .layout import Allocation, Layout, aligned_zeros, allocate, alone
 from .threads import Team
 
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Batch:
-    """Checked samples: x [N, I], labels int64 [N] or targets [N, O], and the rows that take part."""
+    """Checked samples: x [N, I], labels int64 [N] or targets [N, O]; `chosen` rows take part."""
 
     x: Array
     labels: NDArray[np.int64]
@@ -76,8 +77,8 @@ class Execution:
         empty, size = aligned_zeros(0, dtype), layout.sizes[-1]
         nothing = Batch.of(np.zeros((0, layout.sizes[0]), dtype), None, size)
         samples, others = samples or nothing, others or nothing
-        team = allocate(layout, activations, dtype)
-        self._team_plan, self._alone = team, alone(team)
+        team = allocate(layout, activations, dtype, threads)
+        self._team, self._alone = team, alone(team)
         self._is_training, self._is_evaluating = len(samples) > 0, len(others) > 0
         self._threads = threads
         self.job = job
@@ -119,27 +120,25 @@ class Execution:
     def _member(self, thread: int) -> None:
         run(
             self.job,
-            self._team_plan.plan,
-            self._workspace(self._team_plan, self._is_training, self._shared),
+            self._team.plan,
+            self._workspace(thread, self._team, self._shared),
             self._parameters,
             self._hyper,
             self._samples,
             self._order,
-            0,
             self._alone.plan,
-            self._workspace(self._alone, self._is_evaluating, None),
+            self._workspace(0, self._alone, None),
             self._others,
             self._outputs,
             self._parts,
             self.history,
             self._state,
-            thread,
-            self._threads,
         )
 
-    def _workspace(self, allocation: Allocation, needed: bool, shared: Array | None) -> Workspace:
+    def _workspace(self, thread: int, allocation: Allocation, shared: Array | None) -> Workspace:
         """Scratch of the calling thread, allocated by it; in one array if it shares nothing."""
         dtype = self._parameters.theta.dtype
+        needed = self._is_evaluating if shared is None else self._is_training
         length = allocation.private if shared is not None else allocation.shared
         private = aligned_zeros(length if needed else 0, dtype)
         if needed:
@@ -147,6 +146,7 @@ class Execution:
             private[ones : ones + machine.MICRO_BATCH] = 1
         split_loss = shared is not None and not allocation.plan.narrow
         return Workspace(
+            thread,
             private if shared is None else shared,
             private,
             np.zeros(machine.MICRO_BATCH, np.int64),

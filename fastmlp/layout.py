@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import activation, machine, network
-from .kernels.network import Plan
+from .kernels import activation, machine
+from .kernels import plan as kernel_plan
+from .kernels.plan import Plan
 
 Vector = NDArray[Any]
 Matrix = NDArray[Any]
@@ -29,12 +30,13 @@ def aligned_zeros(length: int, dtype: np.dtype[Any]) -> Vector:
 
 
 def round_up(n: int, multiple: int) -> int:
+    """Return the smallest multiple that is at least n."""
     return -(-n // multiple) * multiple
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The parameter vector of a network: its length in elements and where each layer's W and b are."""
+    """The parameter vector of a network: its length in elements, where each W and b begins."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]  # of each layer's output, input included: sizes in whole lines
@@ -44,6 +46,7 @@ class Layout:
 
     @classmethod
     def of(cls, sizes: Sequence[int], dtype: np.dtype[Any]) -> "Layout":
+        """Lay out the parameters for layers of these sizes."""
         line = machine.CACHE_LINE // dtype.itemsize
         strides = tuple(round_up(n, line) for n in sizes)
         weights, biases, offset = [], [], 0
@@ -79,7 +82,9 @@ class Allocation:
     private: int
 
 
-def allocate(layout: Layout, activations: Sequence[str], dtype: np.dtype[Any]) -> Allocation:
+def allocate(
+    layout: Layout, activations: Sequence[str], dtype: np.dtype[Any], threads: int
+) -> Allocation:
     """Lay out the workspaces of a team: what its threads share, and what each has for itself.
 
     A team of one may use one array of `shared + private` elements for both, see `alone`.
@@ -89,30 +94,32 @@ def allocate(layout: Layout, activations: Sequence[str], dtype: np.dtype[Any]) -
     last, batch = len(sizes) - 1, machine.MICRO_BATCH
     narrow = sizes[-1] <= machine.NARROW_OUTPUT
 
-    table = np.zeros((last + 1, network.COLUMNS), np.int64)
-    table[:, network.SIZE] = sizes
-    table[:, network.LD] = strides
-    table[:, network.GRAIN] = line
+    table = np.zeros((last + 1, kernel_plan.COLUMNS), np.int64)
+    table[:, kernel_plan.SIZE] = sizes
+    table[:, kernel_plan.LD] = strides
+    table[:, kernel_plan.GRAIN] = line
     if narrow:
-        table[last - 1, network.GRAIN] = round_up(-(-strides[-2] // machine.PARTIAL_BLOCKS), line)
-    table[1:, network.WEIGHT] = layout.weight_offsets
-    table[1:, network.BIAS] = layout.bias_offsets
-    table[1:last, network.ACTIVATION] = [activation.CODES[name] for name in activations]
+        table[last - 1, kernel_plan.GRAIN] = round_up(
+            -(-strides[-2] // machine.PARTIAL_BLOCKS), line
+        )
+    table[1:, kernel_plan.WEIGHT] = layout.weight_offsets
+    table[1:, kernel_plan.BIAS] = layout.bias_offsets
+    table[1:last, kernel_plan.ACTIVATION] = [activation.CODES[name] for name in activations]
 
     shared = 0
     for layer in range(1, last + 1):
         if layer < last or not narrow:
-            table[layer, network.OUTPUT] = shared
+            table[layer, kernel_plan.OUTPUT] = shared
             shared += batch * strides[layer] * (2 if layer == 1 else 1)
         if layer < last:
-            table[layer, network.DELTA] = shared
+            table[layer, kernel_plan.DELTA] = shared
             shared += batch * strides[layer]
         if layer > 1:
-            table[layer, network.TRANSPOSED] = shared
+            table[layer, kernel_plan.TRANSPOSED] = shared
             shared += strides[layer] * strides[layer - 1]
     partial = shared
     if narrow:
-        blocks = -(-strides[-2] // int(table[last - 1, network.GRAIN]))
+        blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
         shared += 2 * blocks * batch * strides[-1]
 
     offsets, private = [], 0
@@ -125,13 +132,14 @@ def allocate(layout: Layout, activations: Sequence[str], dtype: np.dtype[Any]) -
     ):
         offsets.append(private)
         private += round_up(length, line)
-    return Allocation(Plan(table, int(narrow), partial, *offsets), shared, private)
+    return Allocation(Plan(table, threads, int(narrow), partial, *offsets), shared, private)
 
 
 def alone(allocation: Allocation) -> Allocation:
     """The same for a team of one in a single array: the private part behind the shared one."""
     plan, shared = allocation.plan, allocation.shared
     moved = plan._replace(
+        threads=1,
         inputs=plan.inputs + shared,
         logits=plan.logits + shared,
         strip=plan.strip + shared,

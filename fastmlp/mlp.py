@@ -14,7 +14,7 @@ from ._execution import Batch, Execution
 from .kernels import DTYPES, machine
 from .kernels import loss as kernel_loss
 from .kernels import optimizer as kernel_optimizer
-from .kernels.network import Job
+from .kernels.program import Job
 from .layout import Layout, aligned_zeros
 
 __all__ = ["MLP", "Evaluation", "Gradient"]
@@ -132,7 +132,9 @@ class MLP:
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases, padding not counted."""
-        return sum((n + 1) * m for n, m in zip(self.layer_sizes, self.layer_sizes[1:], strict=False))
+        return sum(
+            (n + 1) * m for n, m in zip(self.layer_sizes, self.layer_sizes[1:], strict=False)
+        )
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the outputs of the last layer [n, O]: logits of the classes, or predictions.
@@ -156,7 +158,9 @@ class MLP:
             As `decision_function`, and ValueError if the network is no classifier.
         """
         if not self.is_classifier:
-            raise ValueError(f"predict_proba needs a classifier, this network has loss {self.loss!r}")
+            raise ValueError(
+                f"predict_proba needs a classifier, this network has loss {self.loss!r}"
+            )
         z = self.decision_function(X)
         z -= z.max(axis=1, keepdims=True)
         np.exp(z, out=z)
@@ -258,9 +262,7 @@ class MLP:
     def _loss_code(self) -> int:
         return kernel_loss.CODES[self.loss]
 
-    def _checked(
-        self, X: ArrayLike, y: ArrayLike, x_name: str = "X", y_name: str = "y"
-    ) -> Batch:
+    def _checked(self, X: ArrayLike, y: ArrayLike, x_name: str = "X", y_name: str = "y") -> Batch:
         """Check samples; the names are those of the arguments in errors."""
         outputs = self.layer_sizes[-1]
         x = check_inputs(X, self.layer_sizes[0], self.dtype, x_name)
@@ -273,7 +275,7 @@ class MLP:
         return float(self._forward(batch, None)[2])
 
     def _forward(self, batch: Batch, outputs: Array | None) -> Array:
-        """Fill `outputs` [n, O] if given; return [_, _, mean loss, accuracy] if there are targets."""
+        """Fill `outputs` [n, O] if given; return [_, _, mean loss, accuracy] if y is known."""
         job = Job(self._loss_code, kernel_optimizer.KEEP, 0, 1, 0, 0)
         execution = Execution(
             self.layout,

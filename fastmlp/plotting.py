@@ -42,10 +42,11 @@ def plot_history(history: History, path: str | os.PathLike[str] | None = None) -
 
     Examples
     --------
-    >>> import fastmlp as fm
-    >>> history = fm.History(loss=[0.5, 0.3], accuracy=[0.8, 0.9], val_loss=[0.6, 0.4])
-    >>> figure = fm.plot_history(history)  # doctest: +SKIP
-    >>> figure.savefig("run.svg")  # doctest: +SKIP
+    >>> from fastmlp import History
+    >>> from fastmlp.plotting import plot_history
+    >>> history = History(loss=[0.5, 0.3], accuracy=[0.8, 0.9])
+    >>> [axes.get_ylabel() for axes in plot_history(history).axes]
+    ['loss', 'accuracy']
     """
     figure = new_figure()
     panels = [("loss", history.loss, history.val_loss)]

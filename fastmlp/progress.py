@@ -176,7 +176,7 @@ class _Lines:
     def compiling(self, text: str) -> None:
         if not self._announced:
             self._announced = True
-            self._print(text)
+            self._print(text.partition(":")[0])  # what follows changes all the time
 
     def update(self, epoch: int, samples: int, history: History) -> None:
         self._run.update(epoch, samples, history)
@@ -232,7 +232,7 @@ class _Bar:
         results = self._run.results(finished - 1) if finished else []
         self._bar.update(
             self._task,
-            description=f"epoch {self._run.epoch + 1}/{self._run.epochs}",
+            description=f"epoch {min(self._run.epoch + 1, self._run.epochs)}/{self._run.epochs}",
             total=self._run.total,
             completed=self._run.done,
             words=" ".join(results + self._run.pace()),

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from . import kernels
 from ._checks import check_whole
 from ._execution import Batch, Execution
 from .history import History
-from .kernels.network import Job
+from .kernels.program import Job
 from .mlp import MLP
 from .optimizers import Adam, Optimizer, moment_vectors
 from .progress import Progress
@@ -91,7 +90,9 @@ def fit(
     train, held_out = _split(net, net._checked(X, y), validation, seed)
     size = len(train) if batch_size is None else check_whole(batch_size, "batch_size", 1)
     size = min(size, len(train))
-    job = Job(net._loss_code, optimizer.code, epochs, size, int(shuffle and size < len(train)), seed)
+    job = Job(
+        net._loss_code, optimizer.code, epochs, size, int(shuffle and size < len(train)), seed
+    )
 
     with Progress(
         progress,
@@ -168,9 +169,7 @@ def _compile(net: MLP, bar: Progress) -> float:
     return time.perf_counter() - begin
 
 
-def _split(
-    net: MLP, batch: Batch, validation: Validation, seed: int
-) -> tuple[Batch, Batch | None]:
+def _split(net: MLP, batch: Batch, validation: Validation, seed: int) -> tuple[Batch, Batch | None]:
     """The samples to train on, and those to validate on if any."""
     if validation is None:
         return batch, None

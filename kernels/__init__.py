@@ -12,7 +12,7 @@ import numpy as np
 
 from . import machine
 from ._jit import FINGERPRINT, JIT_DISABLED, cache_folder
-from .network import run
+from .program import run
 from .signatures import argument_types
 
 __all__ = ["compiled", "info", "is_warm", "warmup"]

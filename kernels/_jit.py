@@ -15,12 +15,17 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite
 import numba
 from numba import config, njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    _CacheLocator,
+)
 
 from . import machine
 
@@ -29,10 +34,11 @@ JIT_DISABLED = bool(config.DISABLE_JIT)
 
 kernel = njit(**OPTIONS)
 inlined = njit(**OPTIONS, forceinline=True)
+glue = njit(**OPTIONS, inline="always")
 
 
 def fingerprint() -> str:
-    """Hash of everything that decides the machine code, apart from the CPU (Numba's index has that)."""
+    """Hash of what decides the machine code, apart from the CPU: Numba's index has that."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -86,7 +92,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
 
 
 class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_Locator]
+    _locator_classes: ClassVar = [_Locator]
 
 
 class _CheckedFile(IndexDataCacheFile):  # type: ignore[misc]
@@ -117,7 +123,7 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # a damaged file can raise anything while it is unpickled
+        except Exception as error:  # noqa: BLE001 - unpickling a damaged file can raise anything
             _warn_once("read", error)
             self._start_afresh()
             return None
@@ -130,7 +136,7 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what was compiled is still good
             _warn_once("written", error)
 
     def is_warm(self, sig: Any, codegen: Any) -> bool:

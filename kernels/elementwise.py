@@ -6,8 +6,8 @@ polynomials are Taylor series, long enough that the first term left out is below
 ULP; log1p uses the series of 2 atanh(f / (2 + f)).
 """
 
-from .simd import choose_less, fill, fma, is_double, power_of_two
 from ._jit import inlined
+from .simd import choose_less, fill, fma, is_double, power_of_two
 
 LOG2_E = 1.4426950408889634
 LN2 = 0.6931471805599453

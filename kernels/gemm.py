@@ -14,7 +14,9 @@ from ._jit import kernel
 from .simd import lanes, product_panel, transpose_block
 
 TILE_VECTORS = machine.TILE_VECTORS
-assert TILE_VECTORS == 3, "multiply and multiply_transposed spell out the panels of 3, 2 and 1 vectors"
+assert TILE_VECTORS == 3, (
+    "multiply and multiply_transposed spell out the panels of 3, 2 and 1 vectors"
+)
 
 
 @kernel

@@ -13,13 +13,15 @@ from numba import config
 VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
 CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
 
-# Vector width in bytes -> (rows, vectors) of the register tile: rows * vectors accumulators, `vectors`
-# operands and one broadcast must fit the register file (32 registers at 64 bytes, 16 below).
-# 8 x 3 was the best of {6x4, 8x2, 8x3, 12x2, 14x2} over layer shapes on a Xeon (family 6, model 207)
-# on 2026-11-22; the others follow from the register count. `asv run --bench gemm` measures them.
+# Vector width in bytes -> (rows, vectors) of the register tile: rows * vectors accumulators,
+# `vectors` operands and one broadcast must fit the register file (32 registers at 64 bytes, 16
+# below). 8 x 3 was the best of {6x4, 8x2, 8x3, 12x2, 14x2} over layer shapes on a Xeon (family 6,
+# model 207) on 2026-11-22; the others follow from the register count.
 TILES = {64: (8, 3), 32: (4, 3), 16: (4, 3)}
 
-MICRO_BATCH = 256  # rows a pass works on: activations of a layer stay in L2; larger batches accumulate
+MICRO_BATCH = (
+    256  # rows a pass works on: activations of a layer stay in L2; larger batches accumulate
+)
 STRIP_COLUMNS = 512  # columns of a weight gradient held in L1 between its product and the update
 PARTIAL_BLOCKS = 16  # a narrow output layer is summed over at most this many fixed blocks of units
 NARROW_OUTPUT = 64  # outputs up to which every thread computes the loss of all rows itself
@@ -28,13 +30,15 @@ YIELDS = 200  # barrier: yields before sleeping
 
 
 def cpu_features() -> Mapping[str, bool]:
-    """Features of the CPU that Numba compiles for (the host's, unless NUMBA_CPU_FEATURES says else)."""
+    """Features of the CPU that Numba compiles for: NUMBA_CPU_FEATURES, or else the host's."""
     if config.CPU_FEATURES is not None:
         names = config.CPU_FEATURES.split(",")
         return {name[1:]: name.startswith("+") for name in names if name}
     try:
         return dict(llvm.get_host_cpu_features())
-    except RuntimeError:  # LLVM cannot tell on this platform: the narrowest code is right everywhere
+    except (
+        RuntimeError
+    ):  # LLVM cannot tell on this platform: the narrowest code is right everywhere
         return {}
 
 

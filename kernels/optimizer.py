@@ -88,9 +88,9 @@ def momentum(theta, m, g, rate, decay):
 
 @kernel
 def adam(theta, m, v, g, rule):
-    """m <- m + (1 - beta1)(g - m); v <- v + (1 - beta2)(g**2 - v); theta <- theta - rate m / (root + epsilon).
+    """m <- m + (1 - beta1)(g - m), v <- v + (1 - beta2)(g**2 - v), theta <- theta - rate m / r.
 
-    root = sqrt(v / (1 - beta2**t)), rate = alpha / (1 - beta1**t). D. P. Kingma, J. Ba,
+    r = sqrt(v / (1 - beta2**t)) + epsilon, rate = alpha / (1 - beta1**t). D. P. Kingma, J. Ba,
     "Adam: a method for stochastic optimization" (ICLR 2015), algorithm 1.
     """
     for i in range(g.shape[0]):
@@ -101,7 +101,9 @@ def adam(theta, m, v, g, rule):
             second = fma(fill(p, 1.0 - rule.decay_2), fma(gradient, gradient, -second), second)
             store(m, i, j, first)
             store(v, i, j, second)
-            root = fma(square_root(second), fill(p, 1.0 / rule.root_correction), fill(p, rule.epsilon))
+            root = fma(
+                square_root(second), fill(p, 1.0 / rule.root_correction), fill(p, rule.epsilon)
+            )
             store(theta, i, j, fma(fill(p, -rule.rate), first / root, p))
 
 

@@ -1,4 +1,4 @@
-"""A counter-based generator: a random number is a function of (seed, stream, index), not of history.
+"""A counter-based generator: a random number is a function of (seed, stream, index) alone.
 
 So shuffles do not depend on threads, and any place in a run can be resumed. Philox-4x32-10 of
 J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3"

@@ -60,7 +60,7 @@ def _scalar(dtype: types.Float) -> ir.Type:
 
 
 def compiles_to(lowering: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Give a Python definition its LLVM lowering, a function (typing context, *types) -> (sig, codegen)."""
+    """Give a Python definition its lowering: (typing context, *types) -> (signature, codegen)."""
 
     def decorate(meaning: Callable[..., Any]) -> Any:
         return meaning if JIT_DISABLED else intrinsic(prefer_literal=True)(lowering)
@@ -250,9 +250,7 @@ def lane_sum(a: Any) -> Any:
     return _halve(a, np.add)
 
 
-@compiles_to(
-    _fold(lambda b, low, high: b.select(b.fcmp_ordered("<", low, high), high, low))
-)
+@compiles_to(_fold(lambda b, low, high: b.select(b.fcmp_ordered("<", low, high), high, low)))
 def lane_max(a: Any) -> Any:
     """Largest lane (any lane if one is NaN)."""
     return _halve(a, lambda low, high: np.where(low < high, high, low))
@@ -402,7 +400,7 @@ def store(m: Any, row: int, column: int, value: Any) -> None:
 # --- the two blocks that are made of many registers at once
 
 
-def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, k: Any, l: Any) -> Any:
+def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any) -> Any:
     vector = Vector(dst.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
@@ -435,10 +433,10 @@ def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, k: Any, l:
 
 
 @compiles_to(_transpose_block)
-def transpose_block(dst: Any, i: int, j: int, src: Any, k: int, l: int) -> None:  # noqa: E741
-    """dst[i : i + lanes, j : j + lanes] = src[k : k + lanes, l : l + lanes].T, in registers."""
+def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -> None:
+    """dst[i:, j:] = src[row:, column:].T for a square block of `lanes` rows, in registers."""
     n = lanes(dst)
-    dst[i : i + n, j : j + n] = src[k : k + n, l : l + n].T
+    dst[i : i + n, j : j + n] = src[row : row + n, column : column + n].T
 
 
 def _product_panel(
@@ -471,7 +469,7 @@ def _product_panel(
             ]
 
         def tile(row: Any, height: int) -> None:
-            """c[row : row + height] = start + a b, accumulators in registers over the whole depth."""
+            """c[row : row + height] = start + a b; accumulators stay in registers."""
             entry = builder.block
             body = builder.append_basic_block("depth")
             done = builder.append_basic_block("done")
@@ -594,5 +592,3 @@ def _pause(typing: Any) -> Any:
 @compiles_to(_pause)
 def pause() -> None:
     """Tell the core that it is spinning."""
-
-

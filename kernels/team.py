@@ -49,7 +49,7 @@ def barrier(team, threads):
 
 @kernel
 def share(length, grain, thread, threads):
-    """The thread's part [low, high) of 0 .. length: as many whole grains as every other, or one more."""
+    """The thread's part [low, high) of 0 .. length, in whole grains, as even as they allow."""
     grains = (length + grain - 1) // grain
     low = thread * grains // threads * grain
     high = (thread + 1) * grains // threads * grain
