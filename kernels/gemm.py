@@ -11,7 +11,8 @@ columns or rows between threads gives the same bits.
 
 from . import machine
 from ._jit import kernel
-from .simd import lanes, product_panel, transpose_block
+from .simd import lanes, transpose_block
+from .tile import product_panel
 
 TILE_VECTORS = machine.TILE_VECTORS
 assert TILE_VECTORS == 3, (

@@ -19,14 +19,18 @@ CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whol
 # model 207) on 2026-11-22; the others follow from the register count.
 TILES = {64: (8, 3), 32: (4, 3), 16: (4, 3)}
 
-MICRO_BATCH = (
-    256  # rows a pass works on: activations of a layer stay in L2; larger batches accumulate
-)
-STRIP_COLUMNS = 512  # columns of a weight gradient held in L1 between its product and the update
-PARTIAL_BLOCKS = 16  # a narrow output layer is summed over at most this many fixed blocks of units
-NARROW_OUTPUT = 64  # outputs up to which every thread computes the loss of all rows itself
-SPINS = 4_000  # barrier: busy looks before giving the core to others (about 50 us)
-YIELDS = 200  # barrier: yields before sleeping
+# three vectors wide, this depth of b is half of a first-level cache of 48 KB
+DEPTH_BLOCK = 128
+# rows a pass works on: a layer's activations stay in the second-level cache
+MICRO_BATCH = 256
+# columns of a weight gradient that lie in L1 between their product and the update
+STRIP_COLUMNS = 512
+# a narrow output layer is summed over at most this many fixed blocks of units
+PARTIAL_BLOCKS = 16
+# outputs up to which every thread computes the loss of all rows itself
+NARROW_OUTPUT = 64
+# barrier: busy looks before yielding the core (a pause takes about 50 ns), yields before sleeping
+SPINS, YIELDS = 500, 200
 
 
 def cpu_features() -> Mapping[str, bool]:
@@ -36,9 +40,7 @@ def cpu_features() -> Mapping[str, bool]:
         return {name[1:]: name.startswith("+") for name in names if name}
     try:
         return dict(llvm.get_host_cpu_features())
-    except (
-        RuntimeError
-    ):  # LLVM cannot tell on this platform: the narrowest code is right everywhere
+    except RuntimeError:  # LLVM cannot tell on this platform; the narrowest code is right anywhere
         return {}
 
 

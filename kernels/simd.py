@@ -116,7 +116,7 @@ def _call(builder: Any, name: str, vector: Vector, values: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), values)
 
 
-def _emit_fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
+def emit_fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
     if machine.HAS_FMA:
         return _call(builder, "fma", vector, [a, b, c])
     return builder.fadd(builder.fmul(a, b), c)
@@ -124,7 +124,7 @@ def _emit_fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
 
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        return _emit_fma(builder, sig.args[0], *values)
+        return emit_fma(builder, sig.args[0], *values)
 
     return signature(a, a, b, c), codegen
 
@@ -151,12 +151,12 @@ def _fill(typing: Any, like: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         vector = sig.args[0]
         cast = context.cast(builder, values[1], sig.args[1], vector.dtype)
-        return _broadcast(builder, vector, cast)
+        return broadcast_scalar(builder, vector, cast)
 
     return signature(like, like, types.unliteral(value)), codegen
 
 
-def _broadcast(builder: Any, vector: Vector, scalar: Any) -> Any:
+def broadcast_scalar(builder: Any, vector: Vector, scalar: Any) -> Any:
     undefined = ir.Constant(vector.llvm, ir.Undefined)
     first = builder.insert_element(undefined, scalar, INT32(0))
     zeros = ir.Constant(ir.VectorType(INT32, vector.lanes), [0] * vector.lanes)
@@ -327,7 +327,9 @@ def matrix(flat: Any, offset: int, rows: int, columns: int, stride: int) -> Any:
     )
 
 
-def _element(context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any) -> Any:
+def element_pointer(
+    context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any
+) -> Any:
     """Pointer to element (row, column) of a matrix, and its row stride in elements."""
     view = context.make_array(kind)(context, builder, value)
     stride = _row_stride(builder, kind, view)
@@ -339,13 +341,13 @@ def _row_stride(builder: Any, kind: Any, view: Any) -> Any:
     return builder.ashr(bytes_, INT64(2 if kind.dtype.bitwidth == 32 else 3))
 
 
-def _load_from(builder: Any, vector: Vector, pointer: Any) -> Any:
+def load_from(builder: Any, vector: Vector, pointer: Any) -> Any:
     return builder.load(
         builder.bitcast(pointer, vector.llvm.as_pointer()), align=vector.dtype.bitwidth // 8
     )
 
 
-def _store_to(builder: Any, vector: Vector, value: Any, pointer: Any) -> None:
+def store_to(builder: Any, vector: Vector, value: Any, pointer: Any) -> None:
     builder.store(
         value,
         builder.bitcast(pointer, vector.llvm.as_pointer()),
@@ -370,8 +372,8 @@ def _load(typing: Any, m: Any, row: Any, column: Any) -> Any:
     vector = Vector(m.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        pointer, _ = _element(context, builder, sig.args[0], *values)
-        return _load_from(builder, vector, pointer)
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values)
+        return load_from(builder, vector, pointer)
 
     return signature(vector, m, types.int64, types.int64), codegen
 
@@ -384,8 +386,8 @@ def load(m: Any, row: int, column: int) -> Any:
 
 def _store(typing: Any, m: Any, row: Any, column: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        pointer, _ = _element(context, builder, sig.args[0], *values[:3])
-        _store_to(builder, sig.args[3], values[3], pointer)
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values[:3])
+        store_to(builder, sig.args[3], values[3], pointer)
         return context.get_dummy_value()
 
     return signature(types.void, m, types.int64, types.int64, value), codegen
@@ -397,19 +399,19 @@ def store(m: Any, row: int, column: int, value: Any) -> None:
     m[row, column : column + lanes(m)] = value
 
 
-# --- the two blocks that are made of many registers at once
+# --- a block of registers
 
 
 def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any) -> Any:
     vector = Vector(dst.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        to, to_stride = _element(context, builder, sig.args[0], *values[:3])
-        at, at_stride = _element(context, builder, sig.args[3], *values[3:])
+        to, to_stride = element_pointer(context, builder, sig.args[0], *values[:3])
+        at, at_stride = element_pointer(context, builder, sig.args[3], *values[3:])
         count = vector.lanes
         indices = ir.VectorType(INT32, count)
         rows = [
-            _load_from(builder, vector, builder.gep(at, [builder.mul(at_stride, INT64(r))]))
+            load_from(builder, vector, builder.gep(at, [builder.mul(at_stride, INT64(r))]))
             for r in range(count)
         ]
         # Round by round, exchange blocks of `half` lanes between the rows r and r + half.
@@ -425,7 +427,7 @@ def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, 
             half //= 2
         for r in range(count):
             pointer = builder.gep(to, [builder.mul(to_stride, INT64(r))])
-            _store_to(builder, vector, rows[r], pointer)
+            store_to(builder, vector, rows[r], pointer)
         return context.get_dummy_value()
 
     integers = [types.int64] * 2
@@ -437,100 +439,6 @@ def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -
     """dst[i:, j:] = src[row:, column:].T for a square block of `lanes` rows, in registers."""
     n = lanes(dst)
     dst[i : i + n, j : j + n] = src[row : row + n, column : column + n].T
-
-
-def _product_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, vectors: Any, transposed: Any
-) -> Any:
-    if not isinstance(vectors, types.IntegerLiteral) or not isinstance(
-        transposed, types.BooleanLiteral
-    ):
-        return None
-    vector = Vector(c.dtype)
-    width, is_transposed = vectors.literal_value, transposed.literal_value
-
-    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        kinds = sig.args
-        column = values[1]
-        zero = INT64(0)
-        c_base, c_stride = _element(context, builder, kinds[0], values[0], zero, column)
-        a_base, a_stride = _element(context, builder, kinds[2], values[2], zero, zero)
-        b_base, b_stride = _element(context, builder, kinds[3], values[3], zero, column)
-        start_base, _ = _element(context, builder, kinds[4], values[4], zero, column)
-        a_view = context.make_array(kinds[2])(context, builder, values[2])
-        c_view = context.make_array(kinds[0])(context, builder, values[0])
-        depth = cgutils.unpack_tuple(builder, a_view.shape)[0 if is_transposed else 1]
-        rows = cgutils.unpack_tuple(builder, c_view.shape)[0]
-
-        def columns_of(pointer: Any) -> list[Any]:
-            return [
-                _load_from(builder, vector, builder.gep(pointer, [INT64(x * vector.lanes)]))
-                for x in range(width)
-            ]
-
-        def tile(row: Any, height: int) -> None:
-            """c[row : row + height] = start + a b; accumulators stay in registers."""
-            entry = builder.block
-            body = builder.append_basic_block("depth")
-            done = builder.append_basic_block("done")
-            first = columns_of(start_base)
-            if is_transposed:
-                a_rows = [builder.gep(a_base, [builder.add(row, INT64(r))]) for r in range(height)]
-            else:
-                a_rows = [
-                    builder.gep(a_base, [builder.mul(builder.add(row, INT64(r)), a_stride)])
-                    for r in range(height)
-                ]
-            builder.branch(body)
-            builder.position_at_end(body)
-            k = builder.phi(INT64)
-            k.add_incoming(zero, entry)
-            sums = [[builder.phi(vector.llvm) for _ in range(width)] for _ in range(height)]
-            b_row = columns_of(builder.gep(b_base, [builder.mul(k, b_stride)]))
-            a_step = builder.mul(k, a_stride) if is_transposed else k
-            following = builder.add(k, INT64(1))
-            k.add_incoming(following, body)
-            totals = []
-            for r in range(height):
-                factor = _broadcast(builder, vector, builder.load(builder.gep(a_rows[r], [a_step])))
-                for x in range(width):
-                    sums[r][x].add_incoming(first[x], entry)
-                    total = _emit_fma(builder, vector, factor, b_row[x], sums[r][x])
-                    sums[r][x].add_incoming(total, body)
-                    totals.append((r, x, total))
-            builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
-            builder.position_at_end(done)
-            for r, x, total in totals:
-                at = builder.mul(builder.add(row, INT64(r)), c_stride)
-                pointer = builder.gep(c_base, [builder.add(at, INT64(x * vector.lanes))])
-                _store_to(builder, vector, total, pointer)
-
-        whole = builder.mul(builder.sdiv(rows, INT64(machine.TILE_ROWS)), INT64(machine.TILE_ROWS))
-        with cgutils.for_range_slice(builder, zero, whole, INT64(machine.TILE_ROWS)) as (row, _):
-            tile(row, machine.TILE_ROWS)
-        with cgutils.for_range_slice(builder, whole, rows, INT64(1)) as (row, _):
-            tile(row, 1)
-        return context.get_dummy_value()
-
-    return signature(types.void, c, types.int64, a, b, start, vectors, transposed), codegen
-
-
-@compiles_to(_product_panel)
-def product_panel(
-    c: Any, j: int, a: Any, b: Any, start: Any, vectors: int, transposed: bool
-) -> None:
-    """c[:, J] = start[0, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
-
-    `transposed` says that `a` is given as its transpose. Each element is one chain of FMAs over
-    ascending k, so its bits depend neither on the tile nor on who computes it. The depth must be
-    at least 1. `vectors` and `transposed` are literals.
-    """
-    columns = slice(j, j + vectors * lanes(c))
-    factors = a.T if transposed else a
-    total = np.repeat(start[:1, columns], c.shape[0], axis=0)
-    for k in range(factors.shape[1]):
-        total = total + factors[:, k : k + 1] * b[k, columns]
-    c[:, columns] = total
 
 
 # --- atomics on an int64 array, sequentially consistent, and a hint for a waiting core
