@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .kernels import machine
 from .kernels import team as kernel_team
-from .kernels.optimizer import Parameters
+from .kernels.optimizer import KEEP, Parameters
 from .kernels.plan import Samples, Workspace
 from .kernels.program import Job, run
 from .layout import Allocation, Layout, aligned_zeros, allocate, alone
@@ -77,17 +77,20 @@ class Execution:
         empty, size = aligned_zeros(0, dtype), layout.sizes[-1]
         nothing = Batch.of(np.zeros((0, layout.sizes[0]), dtype), None, size)
         samples, others = samples or nothing, others or nothing
-        team = allocate(layout, activations, dtype, threads)
-        self._team, self._alone = team, alone(team)
         self._is_training, self._is_evaluating = len(samples) > 0, len(others) > 0
+        team = allocate(layout, activations, dtype, threads, packed=self._is_training)
+        self._team, self._alone = team, alone(team)
+        self._layout, self._theta = layout, theta
         self._threads = threads
         self.job = job
-        self.gradient = (
+        self._gradient = (
             aligned_zeros(layout.length, dtype)
-            if self._is_training and (job.optimizer == 0 or job.batch_size > machine.MICRO_BATCH)
+            if self._is_training and (job.optimizer == KEEP or job.batch_size > machine.MICRO_BATCH)
             else empty
         )
-        self._parameters = Parameters(theta, self.gradient, *(moments or (empty, empty)))
+        # Only a prediction reads the parameters where they are.
+        working = layout.pack(theta) if self._is_training else theta
+        self._parameters = Parameters(working, self._gradient, *(moments or (empty, empty)))
         self._hyper = np.zeros(4) if hyperparameters is None else hyperparameters
         self._samples, self._others = samples.as_samples(), others.as_samples()
         self._order = np.empty(len(samples), np.int64) if job.shuffled else samples.chosen
@@ -109,12 +112,26 @@ class Execution:
         """Samples of the running epoch whose step is finished."""
         return int(self._state[kernel_team.SAMPLES])
 
+    @property
+    def gradient(self) -> Array:
+        """The gradient that a job with optimizer KEEP leaves, in the layout of the parameters."""
+        flat = aligned_zeros(self._layout.length, self._theta.dtype)
+        self._layout.unpack(self._gradient, flat)
+        return flat
+
     def run(self, watch: Callable[[], None] | None = None) -> bool:
-        """Run in a team of threads, calling `watch` meanwhile; False if Ctrl-C ended it early."""
-        return Team(self._member, self._threads, self._state).run(watch)
+        """Run in a team of threads, calling `watch` meanwhile; False if Ctrl-C ended it early.
+
+        Whatever ends it, the parameters are those after the last whole step.
+        """
+        try:
+            return Team(self._member, self._threads, self._state).run(watch)
+        finally:
+            if self.job.optimizer != KEEP:
+                self._layout.unpack(self._parameters.theta, self._theta)
 
     def run_here(self) -> None:
-        """Run in the calling thread alone: for short computations."""
+        """Run in the calling thread alone: for short computations that change nothing."""
         self._member(0)
 
     def _member(self, thread: int) -> None:

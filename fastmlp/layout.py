@@ -72,6 +72,32 @@ class Layout:
             for offset, n_out in zip(self.bias_offsets, self.sizes[1:], strict=True)
         )
 
+    def pack(self, flat: Vector) -> Vector:
+        """Return the vector as the team trains on it: each W in panels of one vector's columns."""
+        packed = aligned_zeros(self.length, flat.dtype)
+        packed[...] = flat
+        for row_major, panels in zip(self._panels(flat, 1), self._panels(packed, 0), strict=True):
+            panels[...] = row_major
+        return packed
+
+    def unpack(self, packed: Vector, flat: Vector) -> None:
+        """Write a packed vector to one of the ordinary layout."""
+        flat[...] = packed
+        for row_major, panels in zip(self._panels(flat, 1), self._panels(packed, 0), strict=True):
+            row_major[...] = panels
+
+    def _panels(self, vector: Vector, panel_axis: int) -> list[NDArray[Any]]:
+        """Views [panels, n_in, lanes] of each W, whose memory has the panels as its given axis."""
+        lanes = machine.VECTOR_BYTES // vector.itemsize
+        views = []
+        for offset, n_in, ld in zip(
+            self.weight_offsets, self.sizes[:-1], self.strides[1:], strict=True
+        ):
+            shape = (n_in, ld // lanes, lanes) if panel_axis else (ld // lanes, n_in, lanes)
+            view = vector[offset : offset + n_in * ld].reshape(shape)
+            views.append(np.moveaxis(view, panel_axis, 0))
+        return views
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -83,7 +109,7 @@ class Allocation:
 
 
 def allocate(
-    layout: Layout, activations: Sequence[str], dtype: np.dtype[Any], threads: int
+    layout: Layout, activations: Sequence[str], dtype: np.dtype[Any], threads: int, *, packed: bool
 ) -> Allocation:
     """Lay out the workspaces of a team: what its threads share, and what each has for itself.
 
@@ -132,7 +158,9 @@ def allocate(
     ):
         offsets.append(private)
         private += round_up(length, line)
-    return Allocation(Plan(table, threads, int(narrow), partial, *offsets), shared, private)
+    return Allocation(
+        Plan(table, threads, int(packed), int(narrow), partial, *offsets), shared, private
+    )
 
 
 def alone(allocation: Allocation) -> Allocation:

@@ -3,14 +3,15 @@
 Forward Z = A W + b and backward dA = dZ W^T are `multiply` (the latter with W^T made by
 `transpose`); the weight gradient dW = A^T dZ is `multiply_transposed`.
 
-Matrices are row-major views with contiguous rows. Widths of `c` and `b` are a multiple of the
-vector's lanes; rows and depth are free, the depth at least 1. No operand may overlap `c`.
-Each element of `c` is one chain of FMAs over ascending k, whatever the tile, so any split of the
-columns or rows between threads gives the same bits.
+`a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns
+(`simd.panels`), whose widths are a multiple of the vector's lanes; `start` may have one row, which
+serves for all, or be `c`. Rows and depth are free, the depth at least 1; no other operand may
+overlap `c`. Each element of `c` is one chain of FMAs over ascending k, whatever the tile, so any
+split of columns or rows between threads, or of the depth between calls, gives the same bits.
 """
 
 from . import machine
-from ._jit import kernel
+from ._jit import glue, kernel
 from .simd import lanes, transpose_block
 from .tile import product_panel
 
@@ -20,11 +21,17 @@ assert TILE_VECTORS == 3, (
 )
 
 
+@glue
+def vectors_of(c):
+    """How many vectors wide a matrix or a set of panels is."""
+    return c.shape[1] // lanes(c) if c.ndim == 2 else c.shape[0]
+
+
 @kernel
 def multiply(c, a, b, start):
-    """c [M, N] = start [1, N] + a [M, K] b [K, N]."""
+    """c [M, N] = start [M, N] + a [M, K] b [K, N]."""
     v = lanes(c)
-    j, left = 0, c.shape[1] // v
+    j, left = 0, vectors_of(c)
     while left > 0:
         if left == 3 or left > 4:
             product_panel(c, j, a, b, start, 3, False)
@@ -39,9 +46,9 @@ def multiply(c, a, b, start):
 
 @kernel
 def multiply_transposed(c, a, b, start):
-    """c [M, N] = start [1, N] + a^T b for a [K, M], b [K, N]."""
+    """c [M, N] = start [M, N] + a^T b for a [K, M], b [K, N]."""
     v = lanes(c)
-    j, left = 0, c.shape[1] // v
+    j, left = 0, vectors_of(c)
     while left > 0:
         if left == 3 or left > 4:
             product_panel(c, j, a, b, start, 3, True)
@@ -56,16 +63,17 @@ def multiply_transposed(c, a, b, start):
 
 @kernel
 def transpose(dst, src):
-    """dst [N, M'] = src [M, N]^T, columns M to M' (up to a multiple of the lanes) zero.
+    """dst <- src^T: panels [Q, N, v] of a matrix [N, M'] from panels [P, M, v] of [M, N].
 
-    N and the width of `dst` are multiples of the lanes.
+    N = P v; columns M to M' = Q v of `dst` are set to zero.
     """
     v = lanes(dst)
-    rows, columns = src.shape
-    whole = rows // v * v
-    for j in range(0, columns, v):
-        for i in range(0, whole, v):
-            transpose_block(dst, j, i, src, i, j)
-    for j in range(columns):
-        for i in range(whole, dst.shape[1]):
-            dst[j, i] = src[i, j] if i < rows else 0.0
+    rows = src.shape[1]
+    for q in range(dst.shape[0]):
+        for p in range(src.shape[0]):
+            if (q + 1) * v <= rows:
+                transpose_block(dst[q], p * v, 0, src[p], q * v, 0)
+                continue
+            for n in range(v):
+                for m in range(v):
+                    dst[q, p * v + n, m] = src[p, q * v + m, n] if q * v + m < rows else 0.0

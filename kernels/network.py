@@ -21,17 +21,19 @@ from .plan import (
     LD,
     MICRO_BATCH,
     SIZE,
-    TRANSPOSED,
     WEIGHT,
+    activations_of,
     bias_of,
-    delta_of,
+    block_of,
     deltas_of,
     logits_of,
-    output_of,
+    owners_of,
+    transposed_of,
     units_of,
     weights_of,
+    zeros_of,
 )
-from .simd import lanes, load, matrix, store
+from .simd import lanes, load, matrix, panels, store
 from .team import barrier, share
 
 TILE_ROWS = machine.TILE_ROWS
@@ -45,9 +47,9 @@ def gather(plan, work, samples, order, first, count):
         work.rows[b] = order[first + b]
     low, high = 0, plan.table[0, LD]
     if plan.table.shape[0] == 2 and plan.narrow:  # then this thread needs its own features alone
-        low, high = units_of(plan, work, 0)
+        low, high = units_of(plan, 0, work.thread)
     high = min(high, plan.table[0, SIZE])
-    inputs = output_of(plan, work, 0, 0, count, 0, high)
+    inputs = activations_of(plan, work, 0, 0, count, 0, 0, high)
     v = lanes(inputs)
     whole = low + (high - low) // v * v
     for b in range(count):
@@ -60,22 +62,21 @@ def gather(plan, work, samples, order, first, count):
 
 @glue
 def partial_logits(plan, work, theta, passes, count):
-    """Logits of a narrow output layer: blocks of hidden units apart, then their sum in order."""
+    """Logits of a narrow output layer: a part for each block of hidden units of this thread."""
     table = plan.table
     last = table.shape[0] - 1
     ld, grain, size = table[last, LD], table[last - 1, GRAIN], table[last - 1, SIZE]
     blocks = (table[last - 1, LD] + grain - 1) // grain
     buffer = plan.partial + (passes & 1) * blocks * MICRO_BATCH * ld
-    low, high = units_of(plan, work, last - 1)
+    low, high = units_of(plan, last - 1, work.thread)
     for top in range(low, high, grain):
         bottom = min(top + grain, size)
         part = matrix(work.shared, buffer + top // grain * MICRO_BATCH * ld, count, ld, ld)
-        a = output_of(plan, work, last - 1, passes, count, top, bottom)
+        a = activations_of(plan, work, last - 1, passes, count, work.thread, top, bottom)
+        start = zeros_of(plan, work, ld)
         if top == 0:
-            start = bias_of(table, theta, last, 0, ld)
-        else:
-            start = matrix(work.private, plan.zeros, 1, ld, ld)
-        multiply(part, a, weights_of(table, theta, last, top, bottom, 0, ld), start)
+            start = bias_of(plan, theta, last, 0, ld)
+        multiply(part, a, weights_of(plan, theta, last, top, bottom, 0, ld), start)
 
 
 @glue
@@ -102,13 +103,16 @@ def forward(plan, work, theta, team, passes, count):
     table = plan.table
     last = table.shape[0] - 1
     for layer in range(1, last if plan.narrow else last + 1):
-        low, high = units_of(plan, work, layer)
+        low, high = units_of(plan, layer, work.thread)
         if low < high:
-            inputs = table[layer - 1, SIZE]
-            a = output_of(plan, work, layer - 1, passes, count, 0, inputs)
-            z = output_of(plan, work, layer, passes, count, low, high)
-            w = weights_of(table, theta, layer, 0, inputs, low, high)
-            multiply(z, a, w, bias_of(table, theta, layer, low, high))
+            z = activations_of(plan, work, layer, passes, count, work.thread, low, high)
+            start = bias_of(plan, theta, layer, low, high)
+            for owner in range(owners_of(plan, layer - 1)):
+                top, bottom = block_of(plan, layer - 1, owner)
+                if top < bottom:
+                    a = activations_of(plan, work, layer - 1, passes, count, owner, top, bottom)
+                    multiply(z, a, weights_of(plan, theta, layer, top, bottom, low, high), start)
+                    start = z
             activation_forward(z, table[layer, ACTIVATION])
         if layer < last - 1 or not plan.narrow:
             barrier(team, plan.threads)
@@ -137,54 +141,79 @@ def loss_and_delta(plan, work, samples, team, loss, passes, count, scale):
 
 
 @kernel
-def propagate(plan, work, theta, dz, layer, passes, count):
+def propagate(plan, work, theta, layer, passes, count):
     """Delta of the layer below, its own units: (dZ W^T) f'(A)."""
     table = plan.table
-    low, high = units_of(plan, work, layer - 1)
+    low, high = units_of(plan, layer - 1, work.thread)
     if low >= high:
         return
-    below, ld, outputs = table[layer - 1, LD], table[layer, LD], table[layer, SIZE]
-    bottom = min(high, table[layer - 1, SIZE])
-    transposed = matrix(work.shared, table[layer, TRANSPOSED] + low, ld, high - low, below)
-    transpose(transposed, weights_of(table, theta, layer, low, bottom, 0, ld))
-    da = delta_of(plan, work, layer - 1, count, low, high)
-    errors = matrix(dz, 0, count, outputs, ld)
-    multiply(da, errors, transposed, matrix(work.private, plan.zeros, 1, high - low, high - low))
-    a = output_of(plan, work, layer - 1, passes, count, low, high)
+    ld, size = table[layer, LD], table[layer - 1, SIZE]
+    transpose(
+        transposed_of(plan, work, layer, low, high, 0, ld),
+        weights_of(plan, theta, layer, low, min(high, size), 0, ld),
+    )
+    da = deltas_of(plan, work, layer - 1, passes, count, work.thread, low, high)
+    start = zeros_of(plan, work, high - low)
+    for owner in range(owners_of(plan, layer)):
+        top, bottom = block_of(plan, layer, owner)
+        if top < bottom:
+            dz = deltas_of(plan, work, layer, passes, count, owner, top, bottom)
+            multiply(da, dz, transposed_of(plan, work, layer, low, high, top, bottom), start)
+            start = da
+    a = activations_of(plan, work, layer - 1, passes, count, work.thread, low, high)
     activation_backward(da, a, table[layer - 1, ACTIVATION])
 
 
 @kernel
-def learn(plan, work, parameters, rule, dz, layer, passes, count):
+def learn(plan, work, parameters, rule, layer, passes, count):
     """Hand this thread's part of dW = A^T dZ and of db, the sum of dZ over the rows, to the rule.
 
     Strip by strip, while it lies in L1. The part is a block of columns; of a narrow output layer,
     a block of rows, and b goes with the first.
     """
     table = plan.table
-    ld = table[layer, LD]
-    top, bottom, has_bias = 0, table[layer - 1, SIZE], True
-    low, high = units_of(plan, work, layer)
-    if plan.narrow and layer == table.shape[0] - 1:
-        low, high = 0, ld
-        top, end = units_of(plan, work, layer - 1)
-        has_bias = top == 0 and end > 0
-        bottom = min(bottom, end)
+    is_split_by_rows = plan.narrow and layer == table.shape[0] - 1
+    low, high = 0, table[layer, LD]
+    if not is_split_by_rows:
+        low, high = units_of(plan, layer, work.thread)
     for j in range(low, high, STRIP_COLUMNS):
         width = min(STRIP_COLUMNS, high - j)
-        zeros = matrix(work.private, plan.zeros, 1, width, width)
-        errors = matrix(dz, j, count, width, ld)
-        for i in range(top, bottom, TILE_ROWS):
-            rows = min(TILE_ROWS, bottom - i)
-            strip = matrix(work.private, plan.strip, rows, width, STRIP_COLUMNS)
-            a = output_of(plan, work, layer - 1, passes, count, i, i + rows)
-            multiply_transposed(strip, a, errors, zeros)
-            apply(rule, parameters, table[layer, WEIGHT] + i * ld + j, ld, strip)
-        if has_bias:
-            strip = matrix(work.private, plan.strip, 1, width, STRIP_COLUMNS)
-            ones = matrix(work.private, plan.ones, count, 1, 1)
-            multiply_transposed(strip, ones, errors, zeros)
-            apply(rule, parameters, table[layer, BIAS] + j, ld, strip)
+        dz = deltas_of(plan, work, layer, passes, count, work.thread, j, j + width)
+        if is_split_by_rows:
+            top, bottom = units_of(plan, layer - 1, work.thread)
+            bottom = min(bottom, table[layer - 1, SIZE])
+            learn_rows(
+                plan, work, parameters, rule, dz, layer, passes, count, work.thread, top, bottom, j
+            )
+            if top > 0 or bottom <= 0:
+                continue
+        else:
+            for owner in range(owners_of(plan, layer - 1)):
+                top, bottom = block_of(plan, layer - 1, owner)
+                learn_rows(
+                    plan, work, parameters, rule, dz, layer, passes, count, owner, top, bottom, j
+                )
+        v = lanes(dz)
+        sums = panels(work.private, plan.strip, width // v, 1, v, v)
+        ones = matrix(work.private, plan.ones, count, 1, 1)
+        multiply_transposed(sums, ones, dz, zeros_of(plan, work, width))
+        strip = matrix(work.private, plan.strip, 1, width, width)
+        apply(rule, parameters, table[layer, BIAS] + j, width, strip)
+
+
+@kernel
+def learn_rows(plan, work, parameters, rule, dz, layer, passes, count, owner, top, bottom, j):
+    """Hand rows top to bottom of dW, in the columns of dz [B, width] from j on, to the rule."""
+    inputs, v, width = plan.table[layer - 1, SIZE], lanes(dz), dz.shape[1]
+    zeros = zeros_of(plan, work, width)
+    for i in range(top, bottom, TILE_ROWS):
+        rows = min(TILE_ROWS, bottom - i)
+        a = activations_of(plan, work, layer - 1, passes, count, owner, i, i + rows)
+        strip = panels(work.private, plan.strip, width // v, rows, rows * v, v)
+        multiply_transposed(strip, a, dz, zeros)
+        g = matrix(work.private, plan.strip, width // v, rows * v, rows * v)
+        offset = plan.table[layer, WEIGHT] + j * inputs + i * v
+        apply(rule, parameters, offset, inputs * v, g)
 
 
 @glue
@@ -196,11 +225,10 @@ def backward(plan, work, parameters, rule, team, passes, count):
     """
     last = plan.table.shape[0] - 1
     for layer in range(last, 0, -1):
-        dz = deltas_of(plan, work, layer, passes)
         if layer > 1:
-            propagate(plan, work, parameters.theta, dz, layer, passes, count)
+            propagate(plan, work, parameters.theta, layer, passes, count)
             if layer < last or not plan.narrow:
                 barrier(team, plan.threads)
-        learn(plan, work, parameters, rule, dz, layer, passes, count)
+        learn(plan, work, parameters, rule, layer, passes, count)
         if layer == last and plan.narrow and last > 2:
             barrier(team, plan.threads)

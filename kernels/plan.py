@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import machine
 from ._jit import glue
-from .simd import borrow, matrix
+from .simd import borrow, lanes, matrix, panels
 from .team import share
 
 # columns of the layer table; row 0 is the input
@@ -24,11 +24,14 @@ class Plan(NamedTuple):
     offsets of W and b in the parameter vector, activation code, offsets of the outputs, deltas and
     transposed weights in the shared workspace. The others: the number of threads, whether the
     output layer is split by rows, the partial logits (shared), and each thread's own inputs,
-    logits, gradient strip, row of zeros and column of ones.
+    logits, gradient strip, row of zeros and column of ones. `packed` says whether weights lie in
+    panels of one vector's columns, each contiguous, so that no two threads' weights share a page's
+    prefetch streams, or row-major.
     """
 
     table: Any
     threads: int
+    packed: int
     narrow: int
     partial: int
     inputs: int
@@ -65,14 +68,33 @@ class Samples(NamedTuple):
 
 
 @glue
-def units_of(plan, work, layer):
-    """The thread's block of the units of a layer."""
-    return share(plan.table[layer, LD], plan.table[layer, GRAIN], work.thread, plan.threads)
+def units_of(plan, layer, thread):
+    """The block [low, high) of a layer's units that a thread owns."""
+    return share(plan.table[layer, LD], plan.table[layer, GRAIN], thread, plan.threads)
 
 
 @glue
-def output_of(plan, work, layer, passes, count, low, high):
-    """Activations [B, high - low] of a layer (0: the inputs).
+def owners_of(plan, layer):
+    """In how many blocks a layer's activations and deltas lie, one for each owner.
+
+    Every thread has all inputs for itself, and all outputs if they are narrow.
+    """
+    is_private = layer == 0 or (plan.narrow and layer == plan.table.shape[0] - 1)
+    return 1 if is_private else plan.threads
+
+
+@glue
+def block_of(plan, layer, owner):
+    """The true units [low, high) of a layer in an owner's block, padding left out."""
+    low, high = 0, plan.table[layer, LD]
+    if owners_of(plan, layer) > 1:
+        low, high = units_of(plan, layer, owner)
+    return low, min(high, plan.table[layer, SIZE])
+
+
+@glue
+def activations_of(plan, work, layer, passes, count, owner, low, high):
+    """Activations [B, high - low] of units low to high of a layer (0: the inputs), in one block.
 
     Layer 1 has two buffers, used in turn: a thread may begin the next pass while another still
     needs the activations of this one; from layer 2 on a barrier lies between.
@@ -80,17 +102,14 @@ def output_of(plan, work, layer, passes, count, low, high):
     ld = plan.table[layer, LD]
     if layer == 0:
         return matrix(work.private, plan.inputs + low, count, high - low, ld)
-    offset = plan.table[layer, OUTPUT] + low
+    offset = plan.table[layer, OUTPUT]
     if layer == 1:
         offset += (passes & 1) * MICRO_BATCH * ld
-    return matrix(work.shared, offset, count, high - low, ld)
-
-
-@glue
-def delta_of(plan, work, layer, count, low, high):
-    """Gradients [B, high - low] of the loss with respect to a hidden layer's z."""
-    ld = plan.table[layer, LD]
-    return matrix(work.shared, plan.table[layer, DELTA] + low, count, high - low, ld)
+    if layer == plan.table.shape[0] - 1:  # a wide output layer is one matrix: the loss takes rows
+        return matrix(work.shared, offset + low, count, high - low, ld)
+    begin, end = units_of(plan, layer, owner)
+    offset += begin * MICRO_BATCH + low - begin
+    return matrix(work.shared, offset, count, high - low, end - begin)
 
 
 @glue
@@ -100,34 +119,49 @@ def logits_of(plan, work, passes, count):
     ld = plan.table[last, LD]
     if plan.narrow:
         return matrix(work.private, plan.logits, count, ld, ld)
-    return output_of(plan, work, last, passes, count, 0, ld)
+    return activations_of(plan, work, last, passes, count, 0, 0, ld)
 
 
 @glue
-def deltas_of(plan, work, layer, passes):
-    """Flat array that begins with a layer's gradients of the loss with respect to z [B, ld]."""
-    last = plan.table.shape[0] - 1
-    if layer < last:
-        return work.shared[plan.table[layer, DELTA] :]
-    if plan.narrow:
-        return work.private[plan.logits :]
-    offset = plan.table[layer, OUTPUT]
-    if layer == 1:
-        offset += (passes & 1) * MICRO_BATCH * plan.table[layer, LD]
-    return work.shared[offset:]
+def deltas_of(plan, work, layer, passes, count, owner, low, high):
+    """Gradients [B, high - low] of the loss by the z of units low to high, in one block."""
+    if layer == plan.table.shape[0] - 1:
+        if plan.narrow:
+            return matrix(work.private, plan.logits + low, count, high - low, plan.table[layer, LD])
+        return activations_of(plan, work, layer, passes, count, owner, low, high)
+    begin, end = units_of(plan, layer, owner)
+    offset = plan.table[layer, DELTA] + begin * MICRO_BATCH + low - begin
+    return matrix(work.shared, offset, count, high - low, end - begin)
 
 
 @glue
-def weights_of(table, theta, layer, top, bottom, low, high):
-    """W[top:bottom, low:high] of a layer."""
-    ld = table[layer, LD]
-    return matrix(theta, table[layer, WEIGHT] + top * ld + low, bottom - top, high - low, ld)
+def weights_of(plan, theta, layer, top, bottom, low, high):
+    """Panels of W[top:bottom, low:high] of a layer; low and high are multiples of the lanes."""
+    inputs, ld, v = plan.table[layer - 1, SIZE], plan.table[layer, LD], lanes(theta)
+    offset, count = plan.table[layer, WEIGHT], (high - low) // v
+    if plan.packed:
+        return panels(theta, offset + low * inputs + top * v, count, bottom - top, inputs * v, v)
+    return panels(theta, offset + top * ld + low, count, bottom - top, v, ld)
 
 
 @glue
-def bias_of(table, theta, layer, low, high):
+def transposed_of(plan, work, layer, low, high, top, bottom):
+    """Panels of W^T[top:bottom, low:high] of a layer; scratch of the thread that owns them."""
+    ld, v = plan.table[layer, LD], lanes(work.shared)
+    offset = plan.table[layer, TRANSPOSED] + low * ld + top * v
+    return panels(work.shared, offset, (high - low) // v, bottom - top, ld * v, v)
+
+
+@glue
+def bias_of(plan, theta, layer, low, high):
     """b[low:high] of a layer, as one row."""
-    return matrix(theta, table[layer, BIAS] + low, 1, high - low, high - low)
+    return matrix(theta, plan.table[layer, BIAS] + low, 1, high - low, high - low)
+
+
+@glue
+def zeros_of(plan, work, width):
+    """A row of zeros."""
+    return matrix(work.private, plan.zeros, 1, width, width)
 
 
 @glue
@@ -136,6 +170,7 @@ def borrowed_plan(plan):
     return Plan(
         borrow(plan.table),
         plan.threads,
+        plan.packed,
         plan.narrow,
         plan.partial,
         plan.inputs,

@@ -98,7 +98,7 @@ def softmax_cross_entropy(
         rest = np.delete(e, best).sum()
         p = e / (1 + rest)
         p[y] = -np.delete(p, y).sum()  # p[y] - 1, but accurate where p[y] is almost 1
-        scores[0, b] = math.log1p(rest) + logits[best] - logits[y]
+        scores[0, b] = math.log1p(rest) + (logits[best] - logits[y])
         scores[1, b] = best == y
         z[b, :classes] = scale * p
         z[b, classes:] = 0

@@ -327,6 +327,48 @@ def matrix(flat: Any, offset: int, rows: int, columns: int, stride: int) -> Any:
     )
 
 
+def _panels(
+    typing: Any, flat: Any, offset: Any, count: Any, rows: Any, panel_stride: Any, row_stride: Any
+) -> Any:
+    result = types.Array(flat.dtype, 3, "A")
+    lanes_ = lanes_of(flat.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        source = context.make_array(sig.args[0])(context, builder, values[0])
+        _, offset, count, rows, panel_stride, row_stride = values
+        size = INT64(sig.args[0].dtype.bitwidth // 8)
+        view = context.make_array(result)(context, builder)
+        view.data = builder.gep(source.data, [offset])
+        view.shape = cgutils.pack_array(builder, [count, rows, INT64(lanes_)])
+        strides = [builder.mul(panel_stride, size), builder.mul(row_stride, size), size]
+        view.strides = cgutils.pack_array(builder, strides)
+        view.itemsize = size
+        view.nitems = builder.mul(builder.mul(count, rows), INT64(lanes_))
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    integers = [types.int64] * 5
+    return signature(result, flat, *integers), codegen
+
+
+@compiles_to(_panels)
+def panels(
+    flat: Any, offset: int, count: int, rows: int, panel_stride: int, row_stride: int
+) -> Any:
+    """View [count, rows, lanes] of a flat array: panels of columns, each one vector wide.
+
+    With strides (lanes, ld) it is a row-major matrix of row stride ld; with (rows * lanes, lanes) a
+    packed one, whose panels are contiguous. The view owns nothing.
+    """
+    size = flat.itemsize
+    return np.lib.stride_tricks.as_strided(
+        flat.reshape(-1)[offset:],
+        (count, rows, lanes(flat)),
+        (panel_stride * size, row_stride * size, size),
+    )
+
+
 def element_pointer(
     context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any
 ) -> Any:

@@ -8,7 +8,6 @@ while the tiles pass over it; between two blocks the sums rest in c, which round
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,7 +18,6 @@ from .simd import (
     Vector,
     broadcast_scalar,
     compiles_to,
-    element_pointer,
     emit_fma,
     lanes,
     load_from,
@@ -42,34 +40,40 @@ def _product_panel(
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         column, zero, one = values[1], INT64(0), INT64(1)
 
-        def operand(index: int, first: Any) -> tuple[Any, Any, Any]:
+        def operand(index: int, first: Any) -> tuple[Any, Any, Any, Any]:
+            """Pointer to column `first`, strides between rows and between vectors, and shape."""
             kind = sig.args[index]
-            base, stride = element_pointer(context, builder, kind, values[index], zero, first)
             view = context.make_array(kind)(context, builder, values[index])
-            return base, stride, cgutils.unpack_tuple(builder, view.shape)
+            shape = cgutils.unpack_tuple(builder, view.shape)
+            shift = INT64(2 if kind.dtype.bitwidth == 32 else 3)
+            strides = [builder.ashr(x, shift) for x in cgutils.unpack_tuple(builder, view.strides)]
+            if kind.ndim == 2:
+                return builder.gep(view.data, [first]), strides[0], INT64(vector.lanes), shape
+            panel = builder.sdiv(first, INT64(vector.lanes))
+            base = builder.gep(view.data, [builder.mul(panel, strides[0])])
+            return base, strides[1], strides[0], shape[1:]
 
-        c_base, c_stride, (rows, _) = operand(0, column)
-        a_base, a_stride, a_shape = operand(2, zero)
-        b_base, b_stride, _ = operand(3, column)
-        start_base, _, _ = operand(4, column)
+        c_base, c_stride, c_next, (rows, _) = operand(0, column)
+        a_base, a_stride, _, a_shape = operand(2, zero)
+        b_base, b_stride, b_next, _ = operand(3, column)
+        start_base, start_stride, start_next, (start_rows, _) = operand(4, column)
         depth = a_shape[0 if is_transposed else 1]
 
-        def at(base: Any, stride: Any, row: Any, offset: Any = zero) -> Any:
-            return builder.gep(base, [builder.add(builder.mul(row, stride), offset)])
+        def at(base: Any, stride: Any, row: Any) -> Any:
+            return builder.gep(base, [builder.mul(row, stride)])
 
         def factor_pointer(row: Any) -> Any:
-            return at(a_base, one, row) if is_transposed else at(a_base, a_stride, row)
+            return builder.gep(a_base, [row]) if is_transposed else at(a_base, a_stride, row)
 
-        def vectors_at(pointer: Any) -> list[Any]:
-            offsets = [INT64(x * vector.lanes) for x in range(width)]
+        def vectors_at(pointer: Any, next_vector: Any) -> list[Any]:
+            offsets = [builder.mul(next_vector, INT64(x)) for x in range(width)]
             return [load_from(builder, vector, builder.gep(pointer, [x])) for x in offsets]
 
-        def tile(
-            row: Any, height: int, first_k: Any, end_k: Any, sums_from: tuple[Any, Any]
-        ) -> None:
+        def tile(row: Any, height: int, first_k: Any, end_k: Any, sums_from: Any) -> None:
             """c[row : row + height] = sums + a b over one block of the depth."""
             numbers = [builder.add(row, INT64(r)) for r in range(height)]
-            initial = [vectors_at(at(*sums_from, number)) for number in numbers]
+            base, stride, next_vector = sums_from
+            initial = [vectors_at(at(base, stride, number), next_vector) for number in numbers]
             factors = [factor_pointer(number) for number in numbers]
             before = builder.block
             body = builder.append_basic_block("depth")
@@ -78,7 +82,7 @@ def _product_panel(
             builder.position_at_end(body)
             k = builder.phi(INT64)
             sums = [[builder.phi(vector.llvm) for _ in range(width)] for _ in range(height)]
-            b_row = vectors_at(at(b_base, b_stride, k))
+            b_row = vectors_at(at(b_base, b_stride, k), b_next)
             a_step = builder.mul(k, a_stride) if is_transposed else k
             totals = []
             for r in range(height):
@@ -98,9 +102,12 @@ def _product_panel(
             builder.position_at_end(done)
             for r in range(height):
                 for x in range(width):
-                    pointer = at(c_base, c_stride, numbers[r], INT64(x * vector.lanes))
+                    across = builder.mul(c_next, INT64(x))
+                    pointer = builder.gep(at(c_base, c_stride, numbers[r]), [across])
                     store_to(builder, vector, totals[r][x], pointer)
 
+        is_row = builder.icmp_signed("==", start_rows, one)
+        start_stride = builder.select(is_row, zero, start_stride)  # one row serves for all
         height = INT64(machine.TILE_ROWS)
         whole = builder.mul(builder.sdiv(rows, height), height)
         block = INT64(machine.DEPTH_BLOCK)
@@ -110,7 +117,8 @@ def _product_panel(
             is_first = builder.icmp_signed("==", first_k, zero)
             sums_from = (
                 builder.select(is_first, start_base, c_base),
-                builder.select(is_first, zero, c_stride),
+                builder.select(is_first, start_stride, c_stride),
+                builder.select(is_first, start_next, c_next),
             )
             with cgutils.for_range_slice(builder, zero, whole, height) as (row, _):
                 tile(row, machine.TILE_ROWS, first_k, end_k, sums_from)
@@ -125,15 +133,22 @@ def _product_panel(
 def product_panel(
     c: Any, j: int, a: Any, b: Any, start: Any, vectors: int, transposed: bool
 ) -> None:
-    """c[:, J] = start[0, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
+    """c[:, J] = start[:, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
 
-    `transposed` says that `a` is given as its transpose. Each element is one chain of FMAs over
-    ascending k, so its bits depend neither on the tile nor on who computes it. The depth must be
-    at least 1. `vectors` and `transposed` are literals.
+    c, b and start are matrices, or panels of columns as `simd.panels` makes them; `start` may be c,
+    or have one row, which serves for all. `transposed` says that `a` is given as its transpose.
+    Each element is one chain of FMAs over ascending k, so its bits depend neither on the tile nor
+    on who computes it. The depth must be at least 1. `vectors` and `transposed` are literals.
     """
-    columns = slice(j, j + vectors * lanes(c))
+    v = lanes(c)
     factors = a.T if transposed else a
-    total = np.repeat(start[:1, columns], c.shape[0], axis=0)
-    for k in range(factors.shape[1]):
-        total = total + factors[:, k : k + 1] * b[k, columns]
-    c[:, columns] = total
+    for x in range(j, j + vectors * v, v):
+        total, columns = _vector_columns(start, x), _vector_columns(b, x)
+        for k in range(factors.shape[1]):
+            total = total + factors[:, k : k + 1] * columns[k]
+        _vector_columns(c, x)[...] = total
+
+
+def _vector_columns(m: Any, j: int) -> Any:
+    """The columns j to j + lanes of a matrix or of panels."""
+    return m[:, j : j + lanes(m)] if m.ndim == 2 else m[j // lanes(m)]
