@@ -7,6 +7,7 @@ from .gradcheck import GradientCheckReport, TensorCheck, gradient_check
 from .history import History
 from .mlp import MLP, Evaluation, Gradient
 from .optimizers import SGD, Adam, Optimizer
+from .plotting import plot_history
 from .training import fit
 
 __version__ = version("fastmlp")
@@ -26,5 +27,6 @@ __all__ = [
     "gradient_check",
     "io",
     "kernels",
+    "plot_history",
     "threads",
 ]

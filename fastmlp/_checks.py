@@ -98,7 +98,7 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
         return array
     if not array.flags.aligned:
         return array.copy()
-    memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
-    alias = np.frombuffer(memory, array.dtype).reshape(array.shape)
-    memory._owner = array  # type: ignore[attr-defined] # keeps the original alive
+    memory: Any = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    memory.owner = array  # keeps the original alive as long as the alias
+    alias: NDArray[Any] = np.frombuffer(memory, array.dtype).reshape(array.shape)
     return alias

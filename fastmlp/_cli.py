@@ -36,7 +36,7 @@ from fastmlp._cli_report import (
     print_test,
     print_training,
 )
-from fastmlp.io import _replace_file
+from fastmlp.io import replace_file
 from fastmlp.plotting import new_figure, plot_history
 
 __all__ = ["app"]
@@ -123,7 +123,7 @@ def train(
     batch_size: Annotated[
         str, typer.Option(metavar="INTEGER", help="Samples in a step; full or 0 takes all.")
     ] = "32",
-    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 15,
     validation: Annotated[
         float, typer.Option(help="Share of the training samples to validate with; 0 for none.")
     ] = 0.1,
@@ -253,7 +253,7 @@ def predict(
     X = read_features(data, _recall(net, "columns"))
     predicted = net.predict_proba(X) if proba else net.predict(X)
     content = _npy(predicted) if suffix == ".npy" else _csv(net, predicted)
-    _replace_file(str(output), content)
+    replace_file(str(output), content)
     print_line(f"wrote {len(predicted):,} predictions to {output}")
 
 

@@ -89,7 +89,7 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
         "metadata": net.metadata,
     }
     content = to_safetensors(parameters, {_HEADER_KEY: json.dumps(header, sort_keys=True)})
-    _replace_file(os.fspath(path), content)
+    replace_file(os.fspath(path), content)
 
 
 def load(path: str | os.PathLike[str]) -> "MLP":
@@ -148,7 +148,7 @@ def _parameter_names(layer: int) -> tuple[str, str]:
     return f"layers.{layer}.weight", f"layers.{layer}.bias"
 
 
-def _replace_file(path: str, content: bytes) -> None:
+def replace_file(path: str, content: bytes) -> None:
     """Write `content` to `path` through a temporary file in the same folder."""
     target = os.path.realpath(path)  # the file behind a symbolic link is replaced, not the link
     temporary = os.path.join(os.path.dirname(target), f".fastmlp-{secrets.token_hex(8)}.tmp")

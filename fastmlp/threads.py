@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from numba import config
 
+from ._checks import check_whole
 from .kernels import team as kernel_team
 
 VARIABLE = "FASTMLP_NUM_THREADS"
@@ -27,20 +28,17 @@ def resolve(threads: int | None = None) -> int:
     TypeError, ValueError
         If `threads` or the variable is not a whole number of at least 1.
     """
-    if config.DISABLE_JIT:
-        return 1  # plain Python has no atomic operations for a team
-    if threads is None:
-        text = os.environ.get(VARIABLE)
-        if text is None:
-            return _available_cores()
-        if not text.isdecimal() or int(text) < 1:
-            raise ValueError(f"{VARIABLE} must be a whole number of at least 1, got {text!r}")
-        return int(text)
-    if isinstance(threads, bool) or not isinstance(threads, int):
-        raise TypeError(f"threads must be a whole number or None, got {threads!r}")
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
-    return threads
+    count = _default() if threads is None else check_whole(threads, "threads", 1)
+    return 1 if config.DISABLE_JIT else count  # plain Python has no atomic operations for a team
+
+
+def _default() -> int:
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        return _available_cores()
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{VARIABLE} must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _available_cores() -> int:
