@@ -33,7 +33,7 @@ from .plan import (
     weights_of,
     zeros_of,
 )
-from .simd import lanes, load, matrix, panels, store
+from .simd import lanes, load, matrix, panels, prefetch, store
 from .team import barrier, share
 
 TILE_ROWS = machine.TILE_ROWS
@@ -165,11 +165,12 @@ def propagate(plan, work, theta, layer, passes, count):
 
 
 @kernel
-def learn(plan, work, parameters, rule, layer, passes, count):
+def learn(plan, work, parameters, rule, upcoming, layer, passes, count):
     """Hand this thread's part of dW = A^T dZ and of db, the sum of dZ over the rows, to the rule.
 
     Strip by strip, while it lies in L1. The part is a block of columns; of a narrow output layer,
-    a block of rows, and b goes with the first.
+    a block of rows, and b goes with the first. Each strip of the first layer asks for the same
+    features of the upcoming rows, so that they arrive while there is much to compute.
     """
     table = plan.table
     is_split_by_rows = plan.narrow and layer == table.shape[0] - 1
@@ -183,7 +184,19 @@ def learn(plan, work, parameters, rule, layer, passes, count):
             top, bottom = units_of(plan, layer - 1, work.thread)
             bottom = min(bottom, table[layer - 1, SIZE])
             learn_rows(
-                plan, work, parameters, rule, dz, layer, passes, count, work.thread, top, bottom, j
+                plan,
+                work,
+                parameters,
+                rule,
+                upcoming,
+                dz,
+                layer,
+                passes,
+                count,
+                work.thread,
+                top,
+                bottom,
+                j,
             )
             if top > 0 or bottom <= 0:
                 continue
@@ -191,7 +204,19 @@ def learn(plan, work, parameters, rule, layer, passes, count):
             for owner in range(owners_of(plan, layer - 1)):
                 top, bottom = block_of(plan, layer - 1, owner)
                 learn_rows(
-                    plan, work, parameters, rule, dz, layer, passes, count, owner, top, bottom, j
+                    plan,
+                    work,
+                    parameters,
+                    rule,
+                    upcoming,
+                    dz,
+                    layer,
+                    passes,
+                    count,
+                    owner,
+                    top,
+                    bottom,
+                    j,
                 )
         v = lanes(dz)
         sums = panels(work.private, plan.strip, width // v, 1, v, v)
@@ -202,12 +227,17 @@ def learn(plan, work, parameters, rule, layer, passes, count):
 
 
 @kernel
-def learn_rows(plan, work, parameters, rule, dz, layer, passes, count, owner, top, bottom, j):
+def learn_rows(
+    plan, work, parameters, rule, upcoming, dz, layer, passes, count, owner, top, bottom, j
+):
     """Hand rows top to bottom of dW, in the columns of dz [B, width] from j on, to the rule."""
     inputs, v, width = plan.table[layer - 1, SIZE], lanes(dz), dz.shape[1]
     zeros = zeros_of(plan, work, width)
     for i in range(top, bottom, TILE_ROWS):
         rows = min(TILE_ROWS, bottom - i)
+        if layer == 1:
+            for b in range(upcoming.first, upcoming.first + upcoming.count):
+                prefetch(upcoming.x, upcoming.order[b], i)
         a = activations_of(plan, work, layer - 1, passes, count, owner, i, i + rows)
         strip = panels(work.private, plan.strip, width // v, rows, rows * v, v)
         multiply_transposed(strip, a, dz, zeros)
@@ -217,7 +247,7 @@ def learn_rows(plan, work, parameters, rule, dz, layer, passes, count, owner, to
 
 
 @glue
-def backward(plan, work, parameters, rule, team, passes, count):
+def backward(plan, work, parameters, rule, upcoming, team, passes, count):
     """From the deltas of the output layer to every gradient, each handed to the rule at once.
 
     A layer's weights are updated only when no thread needs them any more for `propagate`: a
@@ -229,6 +259,6 @@ def backward(plan, work, parameters, rule, team, passes, count):
             propagate(plan, work, parameters.theta, layer, passes, count)
             if layer < last or not plan.narrow:
                 barrier(team, plan.threads)
-        learn(plan, work, parameters, rule, layer, passes, count)
+        learn(plan, work, parameters, rule, upcoming, layer, passes, count)
         if layer == last and plan.narrow and last > 2:
             barrier(team, plan.threads)

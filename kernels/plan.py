@@ -67,6 +67,15 @@ class Samples(NamedTuple):
     chosen: Any
 
 
+class Upcoming(NamedTuple):
+    """The rows of x that the next pass will gather: order[first:first + count]."""
+
+    x: Any
+    order: Any
+    first: int
+    count: int
+
+
 @glue
 def units_of(plan, layer, thread):
     """The block [low, high) of a layer's units that a thread owns."""

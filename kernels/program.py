@@ -11,7 +11,14 @@ from . import machine
 from ._jit import entry, glue, kernel
 from .network import backward, forward, gather, loss_and_delta
 from .optimizer import ADD, KEEP, Parameters, apply, make_rule
-from .plan import MICRO_BATCH, borrowed_plan, borrowed_samples, borrowed_workspace, logits_of
+from .plan import (
+    MICRO_BATCH,
+    Upcoming,
+    borrowed_plan,
+    borrowed_samples,
+    borrowed_workspace,
+    logits_of,
+)
 from .random import shuffle
 from .simd import atomic_load, atomic_store, borrow, matrix
 from .team import ABORT_EVEN, ABORT_ODD, EPOCHS, SAMPLES, STOP, barrier, share
@@ -66,7 +73,10 @@ def step(
         sink = rule
         if not fused:
             sink = make_rule(KEEP if start == 0 else ADD, hyper, number)
-        backward(plan, work, parameters, sink, team, passes, count)
+        following = first + start + count
+        ahead = min(MICRO_BATCH, count, order.shape[0] - following)
+        upcoming = Upcoming(samples.x, order, following, ahead)
+        backward(plan, work, parameters, sink, upcoming, team, passes, count)
     if not fused and job.optimizer != KEEP:
         barrier(team, plan.threads)
         low, high = share(parameters.theta.shape[0], UPDATE_GRAIN, work.thread, plan.threads)

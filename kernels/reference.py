@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# --- products, see gemm.py
+# --- products, see gemm.py, whose functions also take matrices cut into panels of columns
 
 
 def multiply(c: Array, a: Array, b: Array, start: Array) -> None:
-    """c [M, N] <- start [1, N] + a [M, K] b [K, N]."""
+    """c [M, N] <- start + a [M, K] b [K, N]; start [M, N], or [1, N] for all rows."""
     c[...] = start + np.matmul(a, b, dtype=np.float64)
 
 
 def multiply_transposed(c: Array, a: Array, b: Array, start: Array) -> None:
-    """c [M, N] <- start [1, N] + a^T b for a [K, M], b [K, N]."""
+    """c [M, N] <- start + a^T b for a [K, M], b [K, N]; start [M, N], or [1, N] for all rows."""
     multiply(c, a.T, b, start)
 
 

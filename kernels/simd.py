@@ -441,6 +441,23 @@ def store(m: Any, row: int, column: int, value: Any) -> None:
     m[row, column : column + lanes(m)] = value
 
 
+def _prefetch(typing: Any, m: Any, row: Any, column: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values)
+        address = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, INT32(0), INT32(2), INT32(1)])  # read, to L2, data
+        return context.get_dummy_value()
+
+    return signature(types.void, m, types.int64, types.int64), codegen
+
+
+@compiles_to(_prefetch)
+def prefetch(m: Any, row: int, column: int) -> None:
+    """Ask for the cache line of m[row, column] ahead of its use; changes nothing."""
+
+
 # --- a block of registers
 
 
