@@ -97,8 +97,13 @@ class Execution:
         parts = -(-len(others) // machine.MICRO_BATCH) if others.is_labelled else 0
         self._parts = np.zeros((parts, 2))
         self._outputs = np.zeros((0, size), dtype) if outputs is None else outputs
-        self._shared = aligned_zeros(team.shared if self._is_training else 0, dtype)
         self._scores = np.zeros((2, machine.MICRO_BATCH))
+        shared = aligned_zeros(team.shared if self._is_training else 0, dtype)
+        # All memory is there before a thread starts: none can fail while others wait for it.
+        self._workspaces = [
+            (self._workspace(t, self._team, shared), self._workspace(0, self._alone, None))
+            for t in range(threads)
+        ]
         self._state = np.zeros(kernel_team.LENGTH, np.int64)
         self.history = np.zeros((max(job.epochs, 1), 4))
 
@@ -135,16 +140,17 @@ class Execution:
         self._member(0)
 
     def _member(self, thread: int) -> None:
+        work, alone_work = self._workspaces[thread]
         run(
             self.job,
             self._team.plan,
-            self._workspace(thread, self._team, self._shared),
+            work,
             self._parameters,
             self._hyper,
             self._samples,
             self._order,
             self._alone.plan,
-            self._workspace(0, self._alone, None),
+            alone_work,
             self._others,
             self._outputs,
             self._parts,
@@ -153,7 +159,7 @@ class Execution:
         )
 
     def _workspace(self, thread: int, allocation: Allocation, shared: Array | None) -> Workspace:
-        """Scratch of the calling thread, allocated by it; in one array if it shares nothing."""
+        """Scratch of a thread; in one array if it shares nothing."""
         dtype = self._parameters.theta.dtype
         needed = self._is_evaluating if shared is None else self._is_training
         length = allocation.private if shared is not None else allocation.shared

@@ -2,10 +2,11 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 
+import numpy as np
 from numba import config
+from numpy.typing import NDArray
 
 from ._checks import check_whole
 from .kernels import team as kernel_team
@@ -53,12 +54,17 @@ class Team:
     `state` is the int64 array through which the threads meet and are told to stop.
     """
 
-    def __init__(self, work: Callable[[int], object], size: int, state: object) -> None:
-        self._go = threading.Event()
-        self._cancelled = False
-        self._errors: list[BaseException] = []
+    def __init__(self, work: Callable[[int], object], size: int, state: NDArray[np.int64]) -> None:
         self._work = work
         self._state = state
+        self._go = threading.Event()
+        self._is_complete = False
+        self._running = size
+        self._lock = threading.Lock()
+        # Waited for instead of Thread.join: that one, interrupted by Ctrl-C, can take a thread for
+        # finished that is not (CPython 3.11).
+        self._finished = threading.Event()
+        self._errors: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._member, args=(t,), name=f"fastmlp-{t}", daemon=True)
             for t in range(size)
@@ -66,53 +72,57 @@ class Team:
 
     def _member(self, thread: int) -> None:
         self._go.wait()
-        if self._cancelled:
+        if not self._is_complete:
             return
         try:
             self._work(thread)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller in `run`
+        except BaseException as error:  # noqa: BLE001 - raised by `run` in the caller's thread
             self._errors.append(error)
             self.stop()
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    self._finished.set()
 
     def stop(self) -> None:
         """Tell the threads to stop before their next step."""
-        self._state[kernel_team.STOP] = 1  # type: ignore[index]
+        self._state[kernel_team.STOP] = 1
 
     def run(self, watch: Callable[[], None] | None = None) -> bool:
         """Run to the end, calling `watch` about twenty times a second; False after Ctrl-C.
 
-        Threads that have begun meet at barriers, so they begin only when all could be started.
+        Ctrl-C may reach this thread between any two lines, so the team is dismissed twice: once
+        more if the first time was what it interrupted.
         """
-        started = []
         try:
-            for thread in self._threads:
-                thread.start()
-                started.append(thread)
-        except BaseException:
-            self._cancelled = True
-            self._go.set()
-            raise
-        self._go.set()
-        finished = self._wait(watch)
+            try:
+                self._start()
+                self._wait(watch)
+            finally:
+                self._dismiss()
+        except KeyboardInterrupt:
+            self._dismiss()
+            return False
         if self._errors:
             raise self._errors[0]
-        return finished
+        return True
 
-    def _wait(self, watch: Callable[[], None] | None) -> bool:
-        interrupted = False
-        while any(thread.is_alive() for thread in self._threads):
-            try:
-                deadline = time.monotonic() + POLL_SECONDS
-                for thread in self._threads:
-                    thread.join(max(0.0, deadline - time.monotonic()))
-                if watch is not None and not interrupted:
-                    watch()
-            except KeyboardInterrupt:
-                interrupted = True
-                self.stop()
-            except BaseException:
-                self.stop()
-                for thread in self._threads:
-                    thread.join()
-                raise
-        return not interrupted
+    def _start(self) -> None:
+        """Let the threads begin, which meet at barriers, only when all of them could be started."""
+        for thread in self._threads:
+            thread.start()
+        self._is_complete = True
+        self._go.set()
+
+    def _wait(self, watch: Callable[[], None] | None) -> None:
+        while not self._finished.wait(POLL_SECONDS):
+            if watch is not None:
+                watch()
+
+    def _dismiss(self) -> None:
+        """Stop what still runs and wait for it."""
+        self.stop()
+        self._go.set()
+        if self._is_complete:
+            self._finished.wait()

@@ -49,8 +49,9 @@ def softmax_cross_entropy(z, classes, labels, rows, low, high, scale, scores):
         for j in range(0, classes, v):
             e = first_lanes(classes - j, exp(load(z, b, j) - fill(zero, top)), zero)
             store(z, b, j, e)
-            smaller = smaller + choose_less(e, one, e, zero)
-            largest = largest + choose_less(e, one, zero, one)
+            is_largest = choose_less(e, one, zero, one)
+            smaller = smaller + (e - is_largest)
+            largest = largest + is_largest
         rest = lane_sum(smaller) + (lane_sum(largest) - 1)
         factor = scale / (1 + rest)
 
