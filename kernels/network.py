@@ -236,7 +236,7 @@ def learn_rows(
     for i in range(top, bottom, TILE_ROWS):
         rows = min(TILE_ROWS, bottom - i)
         if layer == 1:
-            for b in range(upcoming.first, upcoming.first + upcoming.count):
+            for b in range(upcoming.first, upcoming.first + upcoming.rows):
                 prefetch(upcoming.x, upcoming.order[b], i)
         a = activations_of(plan, work, layer - 1, passes, count, owner, i, i + rows)
         strip = panels(work.private, plan.strip, width // v, rows, rows * v, v)

@@ -68,12 +68,12 @@ class Samples(NamedTuple):
 
 
 class Upcoming(NamedTuple):
-    """The rows of x that the next pass will gather: order[first:first + count]."""
+    """The rows of x that the next pass will gather: order[first:first + rows]."""
 
     x: Any
     order: Any
     first: int
-    count: int
+    rows: int
 
 
 @glue
