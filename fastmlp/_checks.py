@@ -1,6 +1,7 @@
 """Checks of what users pass in: every array is checked here before a kernel sees it."""
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def check_inputs(
 
 def check_labels(y: ArrayLike, samples: int, classes: int, name: str = "y") -> NDArray[np.int64]:
     """Return y as int64 [n] of labels 0 to classes - 1."""
-    array = np.asarray(y)
+    array = _as_array(y, name)
     if array.dtype.kind not in "iub":
         raise TypeError(
             f"{name} must be integer class labels 0 to {classes - 1}, got dtype {array.dtype}"
@@ -59,11 +60,22 @@ def check_whole(value: Any, name: str, low: int, high: int = 2**31) -> int:
     return int(value)
 
 
-def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
+def check_sequence(value: Any, name: str) -> tuple[Any, ...]:
+    """Return the items of a sequence that is not a string."""
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        raise TypeError(f"{name} must be a sequence, got {value!r}")
+    return tuple(value)
+
+
+def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
     try:
-        array = np.asarray(values)
+        return np.asarray(values)
     except ValueError as error:  # ragged nested sequences
         raise ValueError(f"{name} must be an array of numbers: {error}") from None
+
+
+def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
+    array = _as_array(values, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
     return array

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ._checks import check_sequence
 from .kernels import activation
 
 NAMES = tuple(activation.CODES)
@@ -25,11 +26,13 @@ def resolve(activation: str | Sequence[str], hidden_layers: int) -> tuple[str, .
     ValueError
         If a name is unknown, or there are not as many names as hidden layers.
     """
-    names = (activation,) * hidden_layers if isinstance(activation, str) else tuple(activation)
-    known = ", ".join(NAMES)
-    for name in (activation,) if isinstance(activation, str) else names:
+    given = (
+        (activation,) if isinstance(activation, str) else check_sequence(activation, "activation")
+    )
+    for name in given:
         if name not in NAMES:
-            raise ValueError(f"activation must be one of {known}, got {name!r}")
+            raise ValueError(f"activation must be one of {', '.join(NAMES)}, got {name!r}")
+    names = given * hidden_layers if isinstance(activation, str) else given
     if len(names) != hidden_layers:
         raise ValueError(
             f"activation must be one name, or one for each of the {hidden_layers} hidden layers, "

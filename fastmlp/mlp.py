@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import activations, initializers, losses, threads
-from ._checks import check_inputs, check_labels, check_targets, check_whole
+from ._checks import check_inputs, check_labels, check_sequence, check_targets, check_whole
 from ._execution import Batch, Execution
 from .kernels import DTYPES, machine
 from .kernels import loss as kernel_loss
@@ -99,7 +99,10 @@ class MLP:
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        sizes = tuple(check_whole(n, f"layer_sizes[{i}]", 1) for i, n in enumerate(layer_sizes))
+        sizes = tuple(
+            check_whole(n, f"layer_sizes[{i}]", 1)
+            for i, n in enumerate(check_sequence(layer_sizes, "layer_sizes"))
+        )
         if len(sizes) < 2:
             raise ValueError(
                 f"layer_sizes must name the inputs and the outputs at least, got {list(sizes)}"
@@ -111,7 +114,7 @@ class MLP:
             raise ValueError(f"layer_sizes[-1] must be at least 2 for {loss}, got {sizes[-1]}")
         self.seed = check_whole(seed, "seed", 0, 2**63)
         try:
-            self.dtype = np.dtype(dtype)
+            self.dtype = np.dtype(dtype).newbyteorder("=")
         except TypeError:
             raise TypeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}") from None
         if self.dtype.name not in DTYPES:

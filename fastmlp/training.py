@@ -84,6 +84,8 @@ def fit(
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
+    if not isinstance(shuffle, bool):
+        raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
     epochs = check_whole(epochs, "epochs", 1)
     seed = net.seed if seed is None else check_whole(seed, "seed", 0, 2**63)
     team_size = resolve(threads)
