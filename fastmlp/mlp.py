@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import activations, initializers, losses, threads
 from ._checks import check_inputs, check_labels, check_sequence, check_targets, check_whole
 from ._execution import Batch, Execution
-from .kernels import DTYPES, machine
 from .kernels import loss as kernel_loss
+from .kernels import machine, resolve_dtype
 from .kernels import optimizer as kernel_optimizer
 from .kernels.program import Job
 from .layout import Layout, aligned_zeros
@@ -113,19 +113,28 @@ class MLP:
         if self.is_classifier and sizes[-1] < 2:
             raise ValueError(f"layer_sizes[-1] must be at least 2 for {loss}, got {sizes[-1]}")
         self.seed = check_whole(seed, "seed", 0, 2**63)
-        try:
-            self.dtype = np.dtype(dtype).newbyteorder("=")
-        except TypeError:
-            raise TypeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}") from None
-        if self.dtype.name not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
-        self.layout = Layout.of(sizes, self.dtype)
-        self.theta = aligned_zeros(self.layout.length, self.dtype)
-        self.weights = self.layout.weights(self.theta)
-        self.biases = self.layout.biases(self.theta)
+        self.dtype = resolve_dtype(dtype)
         self.metadata: dict[str, str] = {}
+        self._hold(aligned_zeros(Layout.of(sizes, self.dtype).length, self.dtype))
         rng = np.random.Generator(np.random.Philox(self.seed))
         initializers.initialize(self.weights, self.biases, self.activations, rng)
+
+    def _hold(self, theta: Array) -> None:
+        """Take an aligned vector as the parameters, and make the views of it."""
+        self.layout = Layout.of(self.layer_sizes, self.dtype)
+        self.theta = theta
+        self.weights = self.layout.weights(theta)
+        self.biases = self.layout.biases(theta)
+
+    def __getstate__(self) -> dict[str, Any]:
+        views = ("layout", "weights", "biases")
+        return {name: value for name, value in self.__dict__.items() if name not in views}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        theta = aligned_zeros(len(state["theta"]), self.dtype)
+        theta[...] = state["theta"]
+        self._hold(theta)
 
     @property
     def is_classifier(self) -> bool:

@@ -33,8 +33,11 @@ class Optimizer:
         """How many vectors of state the rule keeps, each as long as the parameters."""
         raise NotImplementedError
 
-    def hyperparameters(self) -> NDArray[np.float64]:
-        """Return the numbers of the rule, in the order that the kernels expect."""
+    def hyperparameters(self, dtype: np.dtype[Any]) -> NDArray[np.float64]:
+        """Return the numbers of the rule, in the order that the kernels expect.
+
+        Raises ValueError if one of them is of no use to a network of this dtype.
+        """
         raise NotImplementedError
 
 
@@ -84,7 +87,7 @@ class SGD(Optimizer):
         """One velocity with momentum, else nothing."""
         return 1 if self.momentum else 0
 
-    def hyperparameters(self) -> NDArray[np.float64]:
+    def hyperparameters(self, dtype: np.dtype[Any]) -> NDArray[np.float64]:
         """Return learning rate and momentum."""
         return np.array([self.learning_rate, self.momentum, 0.0, 0.0])
 
@@ -142,8 +145,10 @@ class Adam(Optimizer):
         """The two means."""
         return 2
 
-    def hyperparameters(self) -> NDArray[np.float64]:
-        """Return learning rate, beta1, beta2 and epsilon."""
+    def hyperparameters(self, dtype: np.dtype[Any]) -> NDArray[np.float64]:
+        """Return learning rate, beta1, beta2 and epsilon, which must not be 0 in the dtype."""
+        if dtype.type(self.epsilon) == 0:
+            raise ValueError(f"epsilon must be above 0 in {dtype}, got {self.epsilon!r}")
         return np.array([self.learning_rate, self.beta1, self.beta2, self.epsilon])
 
 

@@ -84,6 +84,7 @@ def fit(
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
+    hyperparameters = optimizer.hyperparameters(net.dtype)
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
     epochs = check_whole(epochs, "epochs", 1)
@@ -112,7 +113,7 @@ def fit(
             net.activations,
             net.theta,
             job,
-            hyperparameters=optimizer.hyperparameters(),
+            hyperparameters=hyperparameters,
             moments=moment_vectors(optimizer, net.theta),
             samples=train,
             others=held_out,

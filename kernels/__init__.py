@@ -15,9 +15,23 @@ from ._jit import FINGERPRINT, JIT_DISABLED, cache_folder
 from .program import run
 from .signatures import argument_types
 
-__all__ = ["compiled", "info", "is_warm", "warmup"]
+__all__ = ["compiled", "info", "is_warm", "resolve_dtype", "warmup"]
 
 DTYPES = ("float32", "float64")
+
+
+def resolve_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the native float32 or float64 that is meant.
+
+    Raises TypeError for what is no dtype, ValueError for another one.
+    """
+    try:
+        resolved: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise TypeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}") from None
+    if resolved.name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {resolved}")
+    return resolved
 
 
 def compiled(dtype: Any) -> bool:
@@ -33,10 +47,9 @@ def is_warm(dtype: Any) -> bool:
 def warmup(dtype: Any = "float32") -> float:
     """Compile the kernels for a dtype, or load them from the cache; return the seconds it took.
 
-    Raises ValueError for a dtype other than float32 and float64.
+    Raises TypeError for what is no dtype, ValueError for one other than float32 and float64.
     """
-    if np.dtype(dtype).name not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    dtype = resolve_dtype(dtype)
     begin = time.perf_counter()
     if not compiled(dtype):
         run.compile(argument_types(dtype))

@@ -96,7 +96,17 @@ class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _CheckedFile(IndexDataCacheFile):  # type: ignore[misc]
-    """Numba's cache file with a checksum before the data: damaged machine code is never run."""
+    """Numba's cache file that knows what its data should be: no other machine code is ever run.
+
+    A checksum tells of damage; the key with the data, of two processes that took the same number.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        super().save(key, (repr(key), data))
+
+    def load(self, key: Any) -> Any:
+        name, data = super().load(key) or (None, None)
+        return data if name == repr(key) else None
 
     def _save_data(self, name: str, data: Any) -> None:
         payload = self._dump(data)
@@ -124,8 +134,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         try:
             return super().load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - unpickling a damaged file can raise anything
-            _warn_once("read", error)
             self._start_afresh()
+            _warn_once("read", error)
             return None
 
     def _start_afresh(self) -> None:
@@ -146,12 +156,12 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         return False
 
 
-_warned: set[str] = set()
+_warnings: list[str] = []
 
 
 def _warn_once(action: str, error: Exception) -> None:
-    if action not in _warned:
-        _warned.add(action)
+    if not _warnings:
+        _warnings.append(action)
         warnings.warn(
             f"the cache of compiled kernels in {cache_folder()} could not be {action} "
             f"({type(error).__name__}: {error}); compiling without it",

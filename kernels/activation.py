@@ -5,7 +5,7 @@ A layer computes a = f(z) in place of z, so the backward pass knows a alone: f'(
 
 from ._jit import inlined, kernel
 from .elementwise import exp, expm1, log1p
-from .simd import absolute, choose_less, fill, fma, lanes, load, store
+from .simd import absolute, choose_less, fill, lanes, load, store
 
 IDENTITY, RELU, SIGMOID, TANH, SOFTPLUS = range(5)
 CODES = {
@@ -35,8 +35,8 @@ def relu_backward(da, a):
 def sigmoid(x):
     """1 / (1 + e**-x), from e**-|x|, which does not overflow."""
     e = exp(-absolute(x))
-    p = fill(x, 1.0) / (e + fill(x, 1.0))
-    return choose_less(x, fill(x, 0.0), e * p, p)
+    one = fill(x, 1.0)
+    return choose_less(x, fill(x, 0.0), e, one) / (e + one)
 
 
 @inlined
@@ -49,14 +49,14 @@ def sigmoid_backward(da, a):
 def tanh(x):
     """tanh |x| = -t / (t + 2) with t = e**(-2 |x|) - 1, and the sign of x."""
     t = expm1(absolute(x) * fill(x, -2.0))
-    y = -t / (t + fill(x, 2.0))
-    return choose_less(x, fill(x, 0.0), -y, y)
+    return choose_less(fill(x, 0.0), x, -t, t) / (t + fill(x, 2.0))
 
 
 @inlined
 def tanh_backward(da, a):
-    """da (1 - a**2)."""
-    return da * fma(-a, a, fill(a, 1.0))
+    """da (1 - a**2), as (1 - a)(1 + a), which does not cancel near |a| = 1."""
+    one = fill(a, 1.0)
+    return da * ((one - a) * (one + a))
 
 
 @inlined

@@ -10,7 +10,6 @@ from ._jit import inlined
 from .simd import choose_less, fill, fma, is_double, power_of_two
 
 LOG2_E = 1.4426950408889634
-LN2 = 0.6931471805599453
 # ln 2 = high + low, high with enough trailing zeros for an exact product with any exponent
 LN2_HIGH_SINGLE, LN2_LOW_SINGLE = 0.693359375, -2.1219444005469058e-4
 LN2_HIGH_DOUBLE, LN2_LOW_DOUBLE = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -24,23 +23,24 @@ EXPM1_LIMIT = 60.0
 
 @inlined
 def _reduce(x):
-    """n and r with x = n ln 2 + r."""
+    """n, high and low with x = n ln 2 + high + low; high is exact."""
     if is_double(x):
         magic = fill(x, ROUND_DOUBLE)
         n = fma(x, fill(x, LOG2_E), magic) - magic
-        r = fma(n, fill(x, -LN2_HIGH_DOUBLE), x)
-        r = fma(n, fill(x, -LN2_LOW_DOUBLE), r)
+        high = fma(n, fill(x, -LN2_HIGH_DOUBLE), x)
+        low = n * fill(x, -LN2_LOW_DOUBLE)
     else:
         magic = fill(x, ROUND_SINGLE)
         n = fma(x, fill(x, LOG2_E), magic) - magic
-        r = fma(n, fill(x, -LN2_HIGH_SINGLE), x)
-        r = fma(n, fill(x, -LN2_LOW_SINGLE), r)
-    return n, r
+        high = fma(n, fill(x, -LN2_HIGH_SINGLE), x)
+        low = n * fill(x, -LN2_LOW_SINGLE)
+    return n, high, low
 
 
 @inlined
-def _expm1_reduced(r):
-    """exp(r) - 1 for |r| <= ln(2)/2: r + r**2 (1/2! + r/3! + ...)."""
+def _expm1_reduced(high, low):
+    """exp(r) - 1 for r = high + low, |r| <= ln(2)/2: high + (low + r**2 (1/2! + r/3! + ...))."""
+    r = high + low
     if is_double(r):
         p = fill(r, 1 / 6227020800)
         p = fma(p, r, fill(r, 1 / 479001600))
@@ -56,7 +56,7 @@ def _expm1_reduced(r):
     p = fma(p, r, fill(r, 1 / 24))
     p = fma(p, r, fill(r, 1 / 6))
     p = fma(p, r, fill(r, 0.5))
-    return fma(r * r, p, r)
+    return high + fma(r * r, p, low)
 
 
 @inlined
@@ -64,35 +64,36 @@ def exp(x):
     """e**x; 0 and infinity where it underflows and overflows, NaN for NaN."""
     limit = fill(x, EXP_LIMIT_DOUBLE if is_double(x) else EXP_LIMIT_SINGLE)
     x = choose_less(x, -limit, -limit, choose_less(limit, x, limit, x))
-    n, r = _reduce(x)
+    n, high, low = _reduce(x)
     magic = fill(x, ROUND_DOUBLE if is_double(x) else ROUND_SINGLE)
     half = fma(n, fill(x, 0.5), magic) - magic
     # two factors, since 2**n alone may lie outside the normal numbers where the result does not
-    return (_expm1_reduced(r) + fill(x, 1.0)) * power_of_two(half) * power_of_two(n - half)
+    return (_expm1_reduced(high, low) + fill(x, 1.0)) * power_of_two(half) * power_of_two(n - half)
 
 
 @inlined
 def expm1(x):
     """e**x - 1 for x <= 0, without cancellation near 0."""
     limit = fill(x, -EXPM1_LIMIT)
-    n, r = _reduce(choose_less(x, limit, limit, x))
+    n, high, low = _reduce(choose_less(x, limit, limit, x))
     scale = power_of_two(n)
-    return fma(scale, _expm1_reduced(r), scale - fill(x, 1.0))
+    return fma(scale, _expm1_reduced(high, low), scale - fill(x, 1.0))
 
 
 @inlined
 def log1p(u):
     """ln(1 + u) for 0 <= u <= 1, without cancellation near 0.
 
-    Above sqrt(2) - 1 it is ln 2 + ln(1 + f) with f = (u - 1) / 2, which is exact.
+    From 1/2 on it is ln 2 + ln(1 + f) with f = (u - 1) / 2, which is exact there.
     """
     one = fill(u, 1.0)
-    above = fill(u, 0.41421356237309503)
-    f = choose_less(above, u, (u - one) * fill(u, 0.5), u)
+    half = fill(u, 0.5)
+    f = choose_less(u, half, u, (u - one) * half)
     s = f / (f + fill(u, 2.0))
     z = s * s
     if is_double(u):
-        p = fill(u, 2 / 21)
+        p = fill(u, 2 / 23)
+        p = fma(p, z, fill(u, 2 / 21))
         p = fma(p, z, fill(u, 2 / 19))
         p = fma(p, z, fill(u, 2 / 17))
         p = fma(p, z, fill(u, 2 / 15))
@@ -105,5 +106,7 @@ def log1p(u):
     p = fma(p, z, fill(u, 2 / 5))
     p = fma(p, z, fill(u, 2 / 3))
     # ln(1 + f) = f - s (f - z p): the leading term f carries no rounding error
-    log = f - s * fma(-z, p, f)
-    return choose_less(above, u, log + fill(u, LN2), log)
+    zero = fill(u, 0.0)
+    high = choose_less(u, half, zero, fill(u, LN2_HIGH_DOUBLE if is_double(u) else LN2_HIGH_SINGLE))
+    low = choose_less(u, half, zero, fill(u, LN2_LOW_DOUBLE if is_double(u) else LN2_LOW_SINGLE))
+    return high + (f - fma(s, fma(-z, p, f), -low))

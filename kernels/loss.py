@@ -47,7 +47,7 @@ def softmax_cross_entropy(z, classes, labels, rows, low, high, scale, scores):
         zero, one = fill(lowest, 0.0), fill(lowest, 1.0)
         smaller, largest = zero, zero
         for j in range(0, classes, v):
-            e = first_lanes(classes - j, exp(load(z, b, j) - fill(zero, top)), zero)
+            e = exp(first_lanes(classes - j, load(z, b, j) - fill(zero, top), lowest))
             store(z, b, j, e)
             is_largest = choose_less(e, one, zero, one)
             smaller = smaller + (e - is_largest)

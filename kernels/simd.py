@@ -63,7 +63,11 @@ def compiles_to(lowering: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     """Give a Python definition its lowering: (typing context, *types) -> (signature, codegen)."""
 
     def decorate(meaning: Callable[..., Any]) -> Any:
-        return meaning if JIT_DISABLED else intrinsic(prefer_literal=True)(lowering)
+        if JIT_DISABLED:
+            return meaning
+        operation = intrinsic(prefer_literal=True)(lowering)
+        operation.__doc__ = meaning.__doc__
+        return operation
 
     return decorate
 

@@ -136,6 +136,15 @@ def test_gradient_that_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch, bad:
     assert f"{bad}" in str(report)
 
 
+@pytest.mark.jit  # without the compiler NumPy warns of the overflow
+def test_loss_that_overflows_fails() -> None:
+    net, X, y = example("identity", "squared_error")
+    net.weights[0][...] = 1e300
+    report = fm.gradient_check(net, X, y)
+    assert not report.ok
+    assert "nan" in str(report)
+
+
 def test_kink_of_relu_is_reported() -> None:
     """A unit whose input is exactly 0: the difference sees half of each side's slope."""
     net = fm.MLP([1, 1, 1], activation="relu", loss="squared_error", dtype="float64")

@@ -206,8 +206,8 @@ def test_header_that_is_not_json(saved: Path, text: str) -> None:
         ("layers.1.bias", np.zeros((1, 2), np.float32), r"layers\.1\.bias must be .*\(1, 2\)"),
         ("layers.1.bias", np.zeros(2, np.float64), r"layers\.1\.bias must be .*got F64"),
         ("layers.1.bias", np.zeros(2, np.int32), r"layers\.1\.bias must be .*got I32"),
-        ("layers.1.bias", np.float32([0, np.nan]), r"layers\.1\.bias holds NaN or infinity"),
-        ("layers.1.bias", np.float32([-np.inf, 0]), r"layers\.1\.bias holds NaN or infinity"),
+        ("layers.1.bias", np.array([0, np.nan], np.float32), r"bias holds NaN or infinity"),
+        ("layers.1.bias", np.array([-np.inf, 0], np.float32), r"bias holds NaN or infinity"),
     ],
 )
 def test_wrong_tensor(saved: Path, name: str, values: np.ndarray | None, message: str) -> None:
@@ -299,8 +299,8 @@ def test_failed_save_changes_nothing(
         small_net(seed=4).save(path)
     assert files_in(tmp_path) == before
     if isinstance(failure, OSError):
-        assert raised.value.errno == errno.ENOSPC
-        assert raised.value.filename == str(path)
+        assert isinstance(raised.value, OSError)
+        assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
 
 
 def test_save_replaces_the_old_file_only(saved: Path) -> None:

@@ -1,0 +1,105 @@
+"""The inner kernels in wrappers that Python can call, and the FMA peak of a core.
+
+Inner kernels take matrices over raw memory, which Python cannot make. The wrappers take flat
+arrays, aligned as `fastmlp.layout.aligned_zeros` makes them, and sizes. They follow the kernels'
+signatures; everything else in the suite uses the public names alone and runs on older commits too.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from fastmlp.kernels._jit import kernel
+from fastmlp.kernels.activation import activation_forward
+from fastmlp.kernels.gemm import multiply, multiply_transposed, transpose
+from fastmlp.kernels.machine import VECTOR_BYTES
+from fastmlp.kernels.simd import fma, lanes, load, matrix, panels, store
+from fastmlp.kernels.team import barrier
+
+CHAINS = 12  # independent: two FMA units times a latency of four cycles need at least eight
+
+
+@kernel
+def packed(flat, rows, columns):
+    """A matrix [rows, columns] in panels one vector wide, as `fit` packs weights."""
+    v = lanes(flat)
+    return panels(flat, 0, columns // v, rows, rows * v, v)
+
+
+@kernel
+def dense_forward(z, a, w, b, batch, inputs, outputs):
+    """Z [B, O] = A [B, I] W [I, O] + b; W packed, O in whole vectors."""
+    multiply(
+        matrix(z, 0, batch, outputs, outputs),
+        matrix(a, 0, batch, inputs, inputs),
+        packed(w, inputs, outputs),
+        matrix(b, 0, 1, outputs, outputs),
+    )
+
+
+@kernel
+def dense_backward(da, dz, w, wt, zeros, batch, inputs, outputs, stride):
+    """dA [B, I] = dZ [B, O] W^T, W^T made first; I and the stride of dZ and W in whole vectors."""
+    transpose(packed(wt, stride, inputs), packed(w, inputs, stride))
+    multiply(
+        matrix(da, 0, batch, inputs, inputs),
+        matrix(dz, 0, batch, outputs, stride),
+        packed(wt, stride, inputs),
+        matrix(zeros, 0, 1, inputs, inputs),
+    )
+
+
+@kernel
+def dense_gradient(dw, a, dz, zeros, batch, inputs, outputs):
+    """dW [I, O] = A^T dZ; dW packed, O in whole vectors."""
+    multiply_transposed(
+        packed(dw, inputs, outputs),
+        matrix(a, 0, batch, inputs, inputs),
+        matrix(dz, 0, batch, outputs, outputs),
+        matrix(zeros, 0, 1, outputs, outputs),
+    )
+
+
+@kernel
+def activate(z, code, rows, columns):
+    """z <- f(z), the columns in whole vectors."""
+    activation_forward(matrix(z, 0, rows, columns, columns), code)
+
+
+@kernel
+def meet(team, threads, times):
+    """Cross the team's barrier so many times."""
+    for _ in range(times):
+        barrier(team, threads)
+
+
+@kernel
+def fma_chains(x, rounds):
+    """x_i <- x_i / 2 + 1, `rounds` times: CHAINS vectors in registers, nothing but FMAs."""
+    m = matrix(x, 0, CHAINS + 2, lanes(x), lanes(x))
+    x0, x1, x2, x3 = load(m, 0, 0), load(m, 1, 0), load(m, 2, 0), load(m, 3, 0)
+    x4, x5, x6, x7 = load(m, 4, 0), load(m, 5, 0), load(m, 6, 0), load(m, 7, 0)
+    x8, x9, x10, x11 = load(m, 8, 0), load(m, 9, 0), load(m, 10, 0), load(m, 11, 0)
+    half, one = load(m, 12, 0), load(m, 13, 0)
+    for _ in range(rounds):
+        x0, x1, x2 = fma(x0, half, one), fma(x1, half, one), fma(x2, half, one)
+        x3, x4, x5 = fma(x3, half, one), fma(x4, half, one), fma(x5, half, one)
+        x6, x7, x8 = fma(x6, half, one), fma(x7, half, one), fma(x8, half, one)
+        x9, x10, x11 = fma(x9, half, one), fma(x10, half, one), fma(x11, half, one)
+    store(m, 0, 0, ((x0 + x1) + (x2 + x3)) + ((x4 + x5) + (x6 + x7)) + ((x8 + x9) + (x10 + x11)))
+
+
+def fma_peak(dtype, threads, rounds=1_000_000, repeats=5):
+    """GFLOP/s of FMAs on registers alone, the best of some runs: no computation can be faster."""
+    width = VECTOR_BYTES // np.dtype(dtype).itemsize
+    start = np.repeat([*range(CHAINS), 0.5, 1.0], width).astype(dtype)
+    fma_chains(start.copy(), 1)  # compiles
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(repeats):
+            vectors = [start.copy() for _ in range(threads)]
+            begin = time.perf_counter()
+            list(pool.map(fma_chains, vectors, [rounds] * threads))
+            seconds.append(time.perf_counter() - begin)
+    return threads * rounds * CHAINS * width * 2 / min(seconds) / 1e9

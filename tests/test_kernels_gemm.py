@@ -1,0 +1,286 @@
+"""The matrix products: right, the same bits whoever computes what, and nothing else written.
+
+All operands of a case are views into one array that is NaN elsewhere: a read outside of an operand
+would spoil the result, a write outside of it a NaN.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmlp.kernels import gemm, machine, reference
+from fastmlp.kernels._jit import JIT_DISABLED, kernel
+from fastmlp.kernels.simd import matrix, panels
+
+FUSED = machine.HAS_FMA and not JIT_DISABLED
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+class Place(NamedTuple):
+    """Where a matrix lies in an array: in panels of `lanes` columns, `panel_stride` apart.
+
+    A row-major matrix is one whose panels are side by side, `lanes` apart.
+    """
+
+    offset: int
+    rows: int
+    columns: int
+    row_stride: int
+    panel_stride: int
+    lanes: int
+
+    def indices(self) -> np.ndarray:
+        """Return the indices [rows, columns] of the elements in the array."""
+        rows, columns = np.indices((self.rows, self.columns))
+        panels, within = np.divmod(columns, self.lanes)
+        return self.offset + rows * self.row_stride + panels * self.panel_stride + within
+
+    def part(self, rows: slice = slice(None), columns: slice = slice(None)) -> "Place":
+        """Return the place of a block of the matrix."""
+        top, bottom, _ = rows.indices(self.rows)
+        left, right, _ = columns.indices(self.columns)
+        offset = int(self.indices()[top, left])
+        return self._replace(offset=offset, rows=bottom - top, columns=right - left)
+
+
+@kernel
+def matrix_at(memory, place):
+    return matrix(memory, place.offset, place.rows, place.columns, place.row_stride)
+
+
+@kernel
+def panels_at(memory, place):
+    count = place.columns // place.lanes
+    return panels(memory, place.offset, count, place.rows, place.panel_stride, place.row_stride)
+
+
+@kernel
+def multiply(memory, c, a, b, start):
+    """As forward and backward use it: b, the weights, in panels."""
+    gemm.multiply(
+        matrix_at(memory, c), matrix_at(memory, a), panels_at(memory, b), matrix_at(memory, start)
+    )
+
+
+@kernel
+def multiply_transposed(memory, c, a, b, start):
+    """As the gradient of weights uses it: c in panels."""
+    gemm.multiply_transposed(
+        panels_at(memory, c), matrix_at(memory, a), matrix_at(memory, b), matrix_at(memory, start)
+    )
+
+
+@kernel
+def transpose(memory, dst, src):
+    gemm.transpose(panels_at(memory, dst), panels_at(memory, src))
+
+
+class Memory:
+    """An array of NaN with matrices in it."""
+
+    def __init__(self, dtype: type, rng: np.random.Generator) -> None:
+        self.array = np.full(300_000, np.nan, dtype)
+        self.lanes = vector_lanes(dtype)
+        self._rng = rng
+        self._end = 0
+
+    def place(
+        self, rows: int, columns: int, values: np.ndarray | None = None, *, packed: bool = False
+    ) -> Place:
+        """Return a new place with gaps before it and in it, and fill it."""
+        gap, pad = (int(n) for n in self._rng.integers(1, 20, 2))
+        strides = (columns + pad, self.lanes)
+        if packed:
+            strides = (self.lanes, rows * self.lanes + pad)
+        place = Place(self._end + gap, rows, columns, *strides, self.lanes)
+        self._end = int(place.indices().max()) + pad
+        assert self._end + 64 < len(self.array)
+        if values is not None:
+            self[place] = values
+        return place
+
+    def __getitem__(self, place: Place) -> np.ndarray:
+        return self.array[place.indices()]
+
+    def __setitem__(self, place: Place, values: np.ndarray) -> None:
+        self.array[place.indices()] = values
+
+    def copy(self) -> "Memory":
+        other = object.__new__(Memory)
+        other.__dict__.update(self.__dict__, array=self.array.copy())
+        return other
+
+
+def assert_same(got: Memory, expected: Memory) -> None:
+    """All of both arrays agrees, bit for bit."""
+    np.testing.assert_array_equal(got.array.view(np.uint8), expected.array.view(np.uint8))
+
+
+def vector_lanes(dtype: type) -> int:
+    return machine.VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+def whole_numbers(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Small whole numbers: sums of their products are exact in any order."""
+    return rng.integers(-8, 9, (rows, columns))
+
+
+PRODUCTS = pytest.mark.parametrize("product", [multiply, multiply_transposed])
+
+
+@DTYPES
+@PRODUCTS
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    depth=st.integers(1, 70) | st.integers(120, 300),
+    vectors=st.integers(1, 9),
+    packed=st.booleans(),
+    start_rows=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products(
+    product: Callable[..., None],
+    dtype: type,
+    rows: int,
+    depth: int,
+    vectors: int,
+    packed: bool,
+    start_rows: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    transposed, columns = product is multiply_transposed, vectors * vector_lanes(dtype)
+    memory = Memory(dtype, rng)
+    a = memory.place(*((depth, rows) if transposed else (rows, depth)))
+    b = memory.place(depth, columns, packed=packed and not transposed)
+    start = memory.place(rows if start_rows else 1, columns)
+    for operand in (a, b, start):
+        memory[operand] = whole_numbers(rng, operand.rows, operand.columns)
+    c = memory.place(rows, columns, packed=packed and transposed)  # NaN: written without being read
+    expected = memory.copy()
+    product(memory.array, c, a, b, start)
+    result = np.empty((rows, columns))
+    oracle = reference.multiply_transposed if transposed else reference.multiply
+    oracle(result, expected[a], expected[b], expected[start])
+    expected[c] = result
+    assert_same(memory, expected)
+
+
+def rounded(value: Fraction, dtype: type) -> Fraction:
+    """Return the nearest number with the dtype's precision, the even one of two."""
+    if value == 0:
+        return value
+    exponent = math.floor(math.log2(abs(value))) + 1
+    unit = Fraction(2) ** (exponent - np.finfo(dtype).nmant - 1)
+    return round(value / unit) * unit
+
+
+@DTYPES
+@PRODUCTS
+def test_each_element_is_one_chain(product: Callable[..., None], dtype: type) -> None:
+    """c = start, then c = fma(a[k], b[k], c) for each k in turn, with one rounding each."""
+    rng = np.random.default_rng(6)
+    rows, depth, columns = machine.TILE_ROWS + 1, 19, vector_lanes(dtype)
+    memory = Memory(dtype, rng)
+    a = rng.normal(size=(rows, depth)).astype(dtype)
+    b = rng.normal(size=(depth, columns)).astype(dtype)
+    start = rng.normal(size=(1, columns)).astype(dtype)
+    factors = a.T if product is multiply_transposed else a
+    places = [memory.place(*operand.shape, operand) for operand in (factors, b, start)]
+    c = memory.place(rows, columns)
+    product(memory.array, c, *places)
+    result = memory[c]
+    for i in range(rows):
+        for j in range(columns):
+            total = Fraction(float(start[0, j]))
+            for k in range(depth):
+                term = Fraction(float(a[i, k])) * Fraction(float(b[k, j]))
+                total = rounded((term if FUSED else rounded(term, dtype)) + total, dtype)
+            assert float(result[i, j]) == float(total), (i, j)
+
+
+@DTYPES
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    depth=st.integers(1, 70) | st.just(2 * machine.DEPTH_BLOCK + 1),
+    vectors=st.integers(1, 9),
+    data=st.data(),
+)
+def test_bits_do_not_depend_on_the_split(
+    dtype: type, rows: int, depth: int, vectors: int, data: st.DataObject
+) -> None:
+    """Blocks of rows, columns and depth, computed apart and by either product: as the whole."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    v = vector_lanes(dtype)
+    columns = vectors * v
+    memory = Memory(dtype, rng)
+    values = [rng.normal(size=shape) for shape in ((rows, depth), (depth, columns), (1, columns))]
+    a, b, start = (memory.place(*value.shape, value) for value in values)
+    a_transposed = memory.place(depth, rows, values[0].T)
+    c = memory.place(rows, columns)
+    whole = memory.copy()
+    multiply(whole.array, c, a, b, start)
+    row, column = data.draw(st.integers(0, rows)), v * data.draw(st.integers(0, vectors))
+    for high in (slice(0, row), slice(row, rows)):
+        for wide in (slice(0, column), slice(column, columns)):
+            if high.start == high.stop or wide.start == wide.stop:
+                continue
+            part, first = c.part(high, wide), start.part(columns=wide)
+            if data.draw(st.booleans()):
+                factors, others = a_transposed.part(columns=high), b.part(columns=wide)
+                multiply_transposed(memory.array, part, factors, others, first)
+                continue
+            middle = data.draw(st.integers(0, depth - 1))
+            for deep in (slice(0, middle), slice(middle, depth)):
+                if deep.start < deep.stop:
+                    factors, others = a.part(high, deep), b.part(deep, wide)
+                    multiply(memory.array, part, factors, others, first)
+                    first = part  # goes on from there
+    assert_same(memory, whole)
+
+
+@DTYPES
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_bad_factor_spoils_its_row_alone(dtype: type, bad: float) -> None:
+    rng = np.random.default_rng(7)
+    v, rows = vector_lanes(dtype), 2 * machine.TILE_ROWS
+    memory = Memory(dtype, rng)
+    values = rng.uniform(1, 2, size=(rows, 5))
+    values[3, 4] = bad
+    a, b = memory.place(rows, 5, values), memory.place(5, 4 * v, rng.uniform(1, 2, (5, 4 * v)))
+    start, c = memory.place(1, 4 * v, np.zeros(4 * v)), memory.place(rows, 4 * v)
+    multiply(memory.array, c, a, b, start)
+    finite = np.isfinite(memory[c])
+    assert not finite[3].any()
+    assert np.delete(finite, 3, axis=0).all()
+
+
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    vectors=st.integers(1, 4),
+    packed=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_transpose(dtype: type, rows: int, vectors: int, packed: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    v = vector_lanes(dtype)
+    memory = Memory(dtype, rng)
+    values = rng.normal(size=(rows, vectors * v))
+    src = memory.place(rows, vectors * v, values, packed=packed)
+    dst = memory.place(vectors * v, -(-rows // v) * v, packed=True)
+    expected = memory.copy()
+    transpose(memory.array, dst, src)
+    result = np.empty((dst.rows, dst.columns), dtype)
+    reference.transpose(result, expected[src])
+    expected[dst] = result
+    assert_same(memory, expected)

@@ -1,0 +1,413 @@
+"""Each vector operation against NumPy, with the compiler and without; the atomics between threads.
+
+The expectations are written in NumPy here, so they hold both what the operations compile to and,
+with NUMBA_DISABLE_JIT=1, the line of NumPy beside each.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fastmlp.kernels import machine
+from fastmlp.kernels import team as kernel_team
+from fastmlp.kernels._jit import kernel
+from fastmlp.kernels.simd import (
+    absolute,
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    borrow,
+    choose_less,
+    fill,
+    first_lanes,
+    fma,
+    is_double,
+    lane_max,
+    lane_sum,
+    lanes,
+    load,
+    matrix,
+    panels,
+    pause,
+    power_of_two,
+    prefetch,
+    square_root,
+    store,
+    transpose_block,
+)
+from fastmlp.kernels.team import barrier, share
+
+Array = NDArray[Any]
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def vector_lanes(dtype: type) -> int:
+    return machine.VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+def whole_numbers(dtype: type, rows: int, seed: int = 0) -> Array:
+    """Return whole numbers, one row a vector: sums of their products are exact."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(-50, 50, (rows, vector_lanes(dtype))).astype(dtype)
+
+
+# --- vectors: each operation is a kernel that fills out from a, b and c, one vector each
+
+
+def elementwise(operation: Callable[..., Any]) -> Callable[[Array, Array], None]:
+    """Compile operation(a, b, c) on vectors into a function of matrices, x having three rows."""
+
+    @kernel
+    def run(out, x):
+        store(out, 0, 0, operation(load(x, 0, 0), load(x, 1, 0), load(x, 2, 0)))
+
+    return run
+
+
+OPERATIONS = {
+    "add": (elementwise(kernel(lambda a, b, c: a + b)), lambda a, b, c: a + b),
+    "subtract": (elementwise(kernel(lambda a, b, c: a - b)), lambda a, b, c: a - b),
+    "multiply": (elementwise(kernel(lambda a, b, c: a * b)), lambda a, b, c: a * b),
+    "divide": (elementwise(kernel(lambda a, b, c: a / b)), lambda a, b, c: a / b),
+    "negate": (elementwise(kernel(lambda a, b, c: -a)), lambda a, b, c: -a),
+    "fma": (elementwise(kernel(lambda a, b, c: fma(a, b, c))), lambda a, b, c: a * b + c),
+    "square_root": (
+        elementwise(kernel(lambda a, b, c: square_root(absolute(a)))),
+        lambda a, b, c: np.sqrt(abs(a)),
+    ),
+    "absolute": (elementwise(kernel(lambda a, b, c: absolute(a))), lambda a, b, c: abs(a)),
+    "fill": (
+        elementwise(kernel(lambda a, b, c: fill(a, 0.1))),
+        lambda a, b, c: np.full_like(a, 0.1),
+    ),
+    "fill_whole": (
+        elementwise(kernel(lambda a, b, c: fill(a, 3))),
+        lambda a, b, c: np.full_like(a, 3),
+    ),
+    "choose_less": (
+        elementwise(kernel(lambda a, b, c: choose_less(a, b, c, -c))),
+        lambda a, b, c: np.where(a < b, c, -c),
+    ),
+    "power_of_two": (
+        elementwise(kernel(lambda a, b, c: power_of_two(a))),
+        lambda a, b, c: np.exp2(a),
+    ),
+    "is_double": (
+        elementwise(kernel(lambda a, b, c: b if is_double(a) else c)),
+        lambda a, b, c: b if a.dtype == np.float64 else c,
+    ),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_elementwise_operation(name: str, dtype: type) -> None:
+    compiled, meaning = OPERATIONS[name]
+    x = whole_numbers(dtype, 3)
+    x[x == 0] = 1  # nothing is divided by zero
+    x[1, 0] = x[0, 0]  # one pair is equal
+    out = np.full((1, x.shape[1]), np.nan, dtype)
+    compiled(out, x)
+    np.testing.assert_array_equal(out, [meaning(*x)])
+
+
+@DTYPES
+def test_power_of_two_over_all_normal_numbers(dtype: type) -> None:
+    compiled, _ = OPERATIONS["power_of_two"]
+    information = np.finfo(dtype)
+    v = vector_lanes(dtype)
+    exponents = np.arange(information.minexp, information.maxexp, dtype=dtype)
+    x, out = np.zeros((3, v), dtype), np.zeros((1, v), dtype)
+    for first in range(0, len(exponents), v):
+        part = exponents[first : first + v]
+        x[0, : len(part)] = part
+        compiled(out, x)
+        np.testing.assert_array_equal(out[0, : len(part)], np.ldexp(dtype(1), part.astype(int)))
+
+
+@pytest.mark.jit
+@DTYPES
+def test_fma_rounds_once(dtype: type) -> None:
+    if not machine.HAS_FMA:
+        pytest.skip("the kernels are compiled without fused multiply-add")
+    eps = np.finfo(dtype).eps
+    x = np.ones((3, vector_lanes(dtype)), dtype)
+    x[0], x[1], x[2] = 1 + eps, 1 - eps, -1
+    out = np.zeros((1, x.shape[1]), dtype)
+    OPERATIONS["fma"][0](out, x)
+    np.testing.assert_array_equal(out, -(float(eps) ** 2))
+
+
+@pytest.mark.jit
+@DTYPES
+def test_choose_less_takes_the_other_for_nan(dtype: type) -> None:
+    x = np.ones((3, vector_lanes(dtype)), dtype)
+    out = np.zeros((1, x.shape[1]), dtype)
+    for row in (0, 1):
+        x[:2] = 1
+        x[row] = np.nan
+        OPERATIONS["choose_less"][0](out, x)
+        np.testing.assert_array_equal(out, -1)
+
+
+@kernel
+def sum_of_lanes(out, x):
+    out[0, 0] = lane_sum(load(x, 0, 0))
+
+
+@kernel
+def largest_lane(out, x):
+    out[0, 0] = lane_max(load(x, 0, 0))
+
+
+@DTYPES
+def test_reductions(dtype: type) -> None:
+    """The sum has one order: halves are added until one lane is left."""
+    rng = np.random.default_rng(1)
+    x, out = rng.normal(size=(1, vector_lanes(dtype))).astype(dtype), np.zeros((1, 1), dtype)
+    halves = x[0]
+    while len(halves) > 1:
+        halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
+    sum_of_lanes(out, x)
+    assert out[0, 0] == halves[0]
+    for place in range(x.shape[1]):
+        x[0, place] = 10.0 + place
+        largest_lane(out, x)
+        assert out[0, 0] == x.max()
+
+
+@kernel
+def choose_first_lanes(out, x, count):
+    store(out, 0, 0, first_lanes(count, load(x, 0, 0), load(x, 1, 0)))
+
+
+@DTYPES
+def test_first_lanes(dtype: type) -> None:
+    x = whole_numbers(dtype, 2)
+    v = x.shape[1]
+    out = np.zeros((1, v), dtype)
+    for count in range(-1, v + 3):
+        choose_first_lanes(out, x, count)
+        np.testing.assert_array_equal(out[0], np.where(np.arange(v) < count, x[0], x[1]))
+
+
+# --- memory
+
+
+@kernel
+def copy_vector(flat, to, source, rows, columns, stride, row, column):
+    """Copy a vector between two matrices that lie in one flat array; return the number of lanes."""
+    m = matrix(borrow(flat), source, rows, columns, stride)
+    store(matrix(flat, to, rows, columns, stride), row, column, load(m, row, column))
+    return lanes(m)
+
+
+@DTYPES
+def test_load_and_store_of_unaligned_vectors(dtype: type) -> None:
+    v = vector_lanes(dtype)
+    flat = np.arange(20 * v, dtype=dtype)
+    expected = flat.copy()
+    rows, columns, stride = 2, v + 1, v + 3
+    source, to, at = 1, 10 * v + 1, stride + 1
+    expected[to + at : to + at + v] = expected[source + at : source + at + v]
+    assert copy_vector(flat, to, source, rows, columns, stride, 1, 1) == v
+    np.testing.assert_array_equal(flat, expected)
+
+
+@kernel
+def shape_of_matrix(flat, offset, rows, columns, stride):
+    m = matrix(flat, offset, rows, columns, stride)
+    m[rows - 1, columns - 1] = -1.0
+    return m.shape, m.strides, m.size, m.itemsize
+
+
+@DTYPES
+def test_matrix_is_a_view(dtype: type) -> None:
+    flat, size = np.zeros(40, dtype), np.dtype(dtype).itemsize
+    assert shape_of_matrix(flat, 3, 4, 2, 7) == ((4, 2), (7 * size, size), 8, size)
+    assert np.flatnonzero(flat) == 3 + 3 * 7 + 1
+
+
+@kernel
+def fill_panels(flat, offset, count, rows, panel_stride, row_stride):
+    m = panels(flat, offset, count, rows, panel_stride, row_stride)
+    for p in range(count):
+        for r in range(rows):
+            store(m[p], r, 0, fill(load(m[p], r, 0), 10 * p + r))
+    return m.shape, m.strides, m.size
+
+
+@DTYPES
+def test_panels(dtype: type) -> None:
+    """With strides (lanes, columns), the panels are those of a row-major matrix."""
+    v, size = vector_lanes(dtype), np.dtype(dtype).itemsize
+    flat = np.zeros(3 + 2 * 3 * v, dtype)
+    shape = fill_panels(flat, 3, 3, 2, v, 3 * v)
+    assert shape == ((3, 2, v), (v * size, 3 * v * size, size), 6 * v)
+    row = np.repeat([0, 10, 20], v)
+    np.testing.assert_array_equal(flat[3:].reshape(2, -1), [row, row + 1])
+    assert not flat[:3].any()
+
+
+@DTYPES
+@pytest.mark.jit
+def test_matrix_holds_no_reference(dtype: type) -> None:
+    """Neither does `borrow`: the flat array is released when its owner lets it go."""
+    flat = np.zeros(20 * vector_lanes(dtype), dtype)
+    before = sys.getrefcount(flat)
+    for _ in range(100):
+        copy_vector(flat, 0, 0, 2, 16, 16, 0, 0)
+        shape_of_matrix(flat, 0, 2, 2, 2)
+    assert sys.getrefcount(flat) == before
+
+
+@kernel
+def ask_for_all(m):
+    for i in range(m.shape[0]):
+        for j in range(m.shape[1]):
+            prefetch(m, i, j)
+
+
+@DTYPES
+def test_prefetch_changes_nothing(dtype: type) -> None:
+    m = whole_numbers(dtype, 3)
+    before = m.copy()
+    ask_for_all(m)
+    np.testing.assert_array_equal(m, before)
+
+
+@kernel
+def transpose_one_block(dst, i, j, src, row, column):
+    transpose_block(dst, i, j, src, row, column)
+
+
+@DTYPES
+def test_transpose_block(dtype: type) -> None:
+    v = vector_lanes(dtype)
+    rng = np.random.default_rng(2)
+    src, dst = (rng.normal(size=(v + 5, v + n)).astype(dtype) for n in (4, 9))
+    expected = dst.copy()
+    expected[3 : 3 + v, 2 : 2 + v] = src[1 : 1 + v, 4 : 4 + v].T
+    transpose_one_block(dst, 3, 2, src, 1, 4)
+    np.testing.assert_array_equal(dst, expected)
+
+
+# --- between threads
+
+
+def run_together(function: Callable[..., Any], count: int, *arguments: Any) -> list[Any]:
+    """Call function(*arguments, thread) in `count` threads at once, and return the results."""
+    results: list[Any] = [None] * count
+
+    def work(thread: int) -> None:
+        results[thread] = function(*arguments, thread)
+
+    threads = [threading.Thread(target=work, args=(t,), daemon=True) for t in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads), "the threads wait for one another"
+    return results
+
+
+@kernel
+def count_up(state, seen, rounds, thread):
+    for i in range(rounds):
+        seen[thread, i] = atomic_add(state, 0, 1)
+
+
+@pytest.mark.jit
+def test_atomic_add_of_two_threads() -> None:
+    """No addition is lost, and no two threads saw the same number before theirs."""
+    rounds = 100_000
+    state, seen = np.zeros(1, np.int64), np.zeros((2, rounds), np.int64)
+    count_up(state, seen, 0, 0)  # compiled before the threads start
+    run_together(count_up, 2, state, seen, rounds)
+    assert state[0] == 2 * rounds
+    np.testing.assert_array_equal(np.sort(seen, axis=None), np.arange(2 * rounds))
+    assert (np.diff(seen) > 0).all()
+
+
+def test_atomics_of_one_thread() -> None:
+    state, seen = np.zeros(1, np.int64), np.zeros((1, 3), np.int64)
+    count_up(state, seen, 3, 0)
+    np.testing.assert_array_equal(seen, [[0, 1, 2]])
+    set_and_get(state, 5)
+    assert state[0] == 6
+
+
+@kernel
+def set_and_get(state, value):
+    atomic_store(state, 0, value)
+    pause()
+    atomic_store(state, 0, atomic_load(state, 0) + 1)
+
+
+@kernel
+def take_turns(team, threads, message, rounds, thread):
+    """Pass a plain number round the threads by way of an atomic turn; count what went wrong."""
+    wrong = 0
+    for i in range(rounds):
+        turn = i * threads + thread
+        while atomic_load(team, kernel_team.SAMPLES) != turn:
+            pause()
+        wrong += message[0] != turn
+        message[0] = turn + 1
+        atomic_store(team, kernel_team.SAMPLES, turn + 1)
+    return wrong
+
+
+@pytest.mark.jit
+def test_atomic_store_publishes_what_was_written_before() -> None:
+    team, message = np.zeros(kernel_team.LENGTH, np.int64), np.zeros(1, np.int64)
+    take_turns(team, 1, message, 0, 0)
+    assert run_together(take_turns, 2, team, 2, message, 100) == [0, 0]
+    assert message[0] == 200
+
+
+@kernel
+def meet(team, threads, numbers, rounds, thread):
+    """Write this round's number, meet, and count those of the others that are not there yet."""
+    missing = 0
+    for i in range(rounds):
+        numbers[thread] = i
+        barrier(team, threads)
+        for other in range(threads):
+            missing += numbers[other] != i
+        barrier(team, threads)
+    return missing
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_barrier(threads: int) -> None:
+    """Also with more threads than cores, when those that wait must make room."""
+    team, numbers = np.zeros(kernel_team.LENGTH, np.int64), np.zeros(threads, np.int64)
+    meet(team, 1, numbers, 0, 0)
+    rounds = 1000
+    assert run_together(meet, threads, team, threads, numbers, rounds) == [0] * threads
+    assert team[kernel_team.ARRIVED] == 0
+    assert team[kernel_team.GENERATION] == (2 * rounds if threads > 1 else 0)
+
+
+@settings(deadline=None)
+@given(length=st.integers(0, 2000), grain=st.integers(1, 100), threads=st.integers(1, 20))
+def test_share(length: int, grain: int, threads: int) -> None:
+    """The parts follow one another, cover everything, and differ by one grain at most."""
+    parts = [share(length, grain, thread, threads) for thread in range(threads)]
+    assert parts[0][0] == 0
+    assert parts[-1][1] == length
+    for (_, end), (begin, _) in pairwise(parts):
+        assert end == begin
+    assert all(low % grain == 0 for low, _ in parts if low < length)
+    grains = [-(-(high - low) // grain) for low, high in parts]
+    assert max(grains) - min(grains) <= 1
