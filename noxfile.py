@@ -85,7 +85,7 @@ def coverage(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Benchmark the current commit (asv run --quick; arguments after -- take --quick's place)."""
     install_wheel(session)
-    install_tools(session, "asv")
+    install_tools(session, "asv", "threadpoolctl")
     commit = session.run("git", "rev-parse", "HEAD", external=True, silent=True).strip()
     session.chdir(ROOT / "benchmarks")
     session.run("asv", "machine", "--yes", silent=True)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import kernels
 from .kernels import machine
 from .kernels import team as kernel_team
 from .kernels.optimizer import KEEP, Parameters
 from .kernels.plan import Samples, Workspace
-from .kernels.program import Job, run
+from .kernels.program import Job
 from .layout import Allocation, Layout, aligned_zeros, allocate, alone
 from .threads import Team
 
@@ -99,6 +100,7 @@ class Execution:
         self._outputs = np.zeros((0, size), dtype) if outputs is None else outputs
         self._scores = np.zeros((2, machine.MICRO_BATCH))
         shared = aligned_zeros(team.shared if self._is_training else 0, dtype)
+        self._run = kernels.compiled_run(dtype)
         # All memory is there before a thread starts: none can fail while others wait for it.
         self._workspaces = [
             (self._workspace(t, self._team, shared), self._workspace(0, self._alone, None))
@@ -141,7 +143,7 @@ class Execution:
 
     def _member(self, thread: int) -> None:
         work, alone_work = self._workspaces[thread]
-        run(
+        self._run(
             self.job,
             self._team.plan,
             work,

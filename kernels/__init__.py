@@ -6,6 +6,8 @@ kernels are written, and how to add one, is in README.md beside this file.
 
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from ._jit import FINGERPRINT, JIT_DISABLED, cache_folder
 from .program import run
 from .signatures import argument_types
 
-__all__ = ["compiled", "info", "is_warm", "resolve_dtype", "warmup"]
+__all__ = ["compiled", "compiled_run", "info", "is_warm", "resolve_dtype", "warmup"]
 
 DTYPES = ("float32", "float64")
 
@@ -37,6 +39,19 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any]:
 def compiled(dtype: Any) -> bool:
     """Whether the kernels for a dtype are loaded in this process."""
     return JIT_DISABLED or argument_types(dtype) in run.signatures
+
+
+@cache
+def compiled_run(dtype: Any) -> Callable[..., None]:
+    """Return the compiled `program.run` for a dtype, compiling it if need be.
+
+    It takes its arguments as they are: no dispatch by their types, so nothing can compile again.
+    """
+    warmup(dtype)
+    if JIT_DISABLED:
+        return run
+    entry_point: Callable[..., None] = run.overloads[argument_types(dtype)].entry_point
+    return entry_point
 
 
 def is_warm(dtype: Any) -> bool:
