@@ -48,9 +48,9 @@ def compiled_run(dtype: Any) -> Callable[..., None]:
     It takes its arguments as they are: no dispatch by their types, so nothing can compile again.
     """
     warmup(dtype)
-    if JIT_DISABLED:
-        return run
-    entry_point: Callable[..., None] = run.overloads[argument_types(dtype)].entry_point
+    entry_point: Callable[..., None] = run
+    if not JIT_DISABLED:
+        entry_point = run.overloads[argument_types(dtype)].entry_point
     return entry_point
 
 

@@ -175,49 +175,26 @@ def learn(plan, work, parameters, rule, upcoming, layer, passes, count):
     table = plan.table
     is_split_by_rows = plan.narrow and layer == table.shape[0] - 1
     low, high = 0, table[layer, LD]
+    owner, end = work.thread, work.thread + 1
     if not is_split_by_rows:
         low, high = units_of(plan, layer, work.thread)
+        owner, end = 0, owners_of(plan, layer - 1)
     for j in range(low, high, STRIP_COLUMNS):
         width = min(STRIP_COLUMNS, high - j)
         dz = deltas_of(plan, work, layer, passes, count, work.thread, j, j + width)
-        if is_split_by_rows:
-            top, bottom = units_of(plan, layer - 1, work.thread)
-            bottom = min(bottom, table[layer - 1, SIZE])
+        has_bias = False
+        for block in range(owner, end):
+            top, bottom = block_of(plan, layer - 1, block)
+            if is_split_by_rows:
+                top, bottom = units_of(plan, layer - 1, block)
+                bottom = min(bottom, table[layer - 1, SIZE])
+            has_bias = has_bias or (top == 0 and bottom > 0)
             learn_rows(
-                plan,
-                work,
-                parameters,
-                rule,
-                upcoming,
-                dz,
-                layer,
-                passes,
-                count,
-                work.thread,
-                top,
-                bottom,
-                j,
-            )
-            if top > 0 or bottom <= 0:
-                continue
-        else:
-            for owner in range(owners_of(plan, layer - 1)):
-                top, bottom = block_of(plan, layer - 1, owner)
-                learn_rows(
-                    plan,
-                    work,
-                    parameters,
-                    rule,
-                    upcoming,
-                    dz,
-                    layer,
-                    passes,
-                    count,
-                    owner,
-                    top,
-                    bottom,
-                    j,
-                )
+                plan, work, parameters, rule, upcoming, dz, layer, passes, count, block, top,
+                bottom, j,
+            )  # fmt: skip
+        if not has_bias:
+            continue
         v = lanes(dz)
         sums = panels(work.private, plan.strip, width // v, 1, v, v)
         ones = matrix(work.private, plan.ones, count, 1, 1)
