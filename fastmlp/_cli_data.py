@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp.datasets import Dataset, load_mnist, load_mnist157
+from fastmlp.training import random_share
 
 __all__ = [
     "Samples",
@@ -203,14 +204,9 @@ def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Sample
     ValueError
         There are too few samples for that.
     """
-    if samples.has_classes:
-        groups = [np.flatnonzero(samples.y == name) for name in np.unique(samples.y)]
-    else:
-        groups = [np.arange(len(samples))]
-    generator = np.random.default_rng(seed)
+    classes = samples.y if samples.has_classes else np.zeros(len(samples))
     held = np.zeros(len(samples), dtype=np.bool_)
-    for group in groups:
-        held[generator.permutation(group)[: round(share * len(group))]] = True
+    held[random_share(np.random.default_rng(seed), classes, share)] = True
     if not held.any():
         raise ValueError(f"{len(samples)} samples are too few to hold out a part for testing")
     return samples.take(~held), samples.take(held)

@@ -32,14 +32,14 @@ class Batch:
     chosen: NDArray[np.int64]
 
     @classmethod
-    def of(cls, x: Array, y: Array | None, outputs: int, chosen: Array | None = None) -> "Batch":
-        """Sort y into labels or targets by its dtype; None leaves both empty."""
+    def of(cls, x: Array, y: Array | None, outputs: int) -> "Batch":
+        """Take all rows; y [n] are labels, y [n, O] targets, None leaves both empty."""
         labels, targets = np.zeros(0, np.int64), np.zeros((0, outputs), x.dtype)
         if y is not None and y.ndim == 1:
             labels = y
         elif y is not None:
             targets = y
-        return cls(x, labels, targets, np.arange(len(x)) if chosen is None else chosen)
+        return cls(x, labels, targets, np.arange(len(x)))
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -115,16 +115,16 @@ class MLP:
         self.seed = check_whole(seed, "seed", 0, 2**63)
         self.dtype = resolve_dtype(dtype)
         self.metadata: dict[str, str] = {}
-        self._hold(aligned_zeros(Layout.of(sizes, self.dtype).length, self.dtype))
+        self._allocate()
         rng = np.random.Generator(np.random.Philox(self.seed))
         initializers.initialize(self.weights, self.biases, self.activations, rng)
 
-    def _hold(self, theta: Array) -> None:
-        """Take an aligned vector as the parameters, and make the views of it."""
+    def _allocate(self) -> None:
+        """Make the vector of parameters, all zero, and the views of it."""
         self.layout = Layout.of(self.layer_sizes, self.dtype)
-        self.theta = theta
-        self.weights = self.layout.weights(theta)
-        self.biases = self.layout.biases(theta)
+        self.theta = aligned_zeros(self.layout.length, self.dtype)
+        self.weights = self.layout.weights(self.theta)
+        self.biases = self.layout.biases(self.theta)
 
     def __getstate__(self) -> dict[str, Any]:
         views = ("layout", "weights", "biases")
@@ -132,9 +132,8 @@ class MLP:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        theta = aligned_zeros(len(state["theta"]), self.dtype)
-        theta[...] = state["theta"]
-        self._hold(theta)
+        self._allocate()
+        self.theta[...] = state["theta"]
 
     @property
     def is_classifier(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import optimizer as kernel_optimizer
+from .layout import aligned_zeros
 
 __all__ = ["SGD", "Adam", "Optimizer"]
 
@@ -152,9 +153,6 @@ class Adam(Optimizer):
         return np.array([self.learning_rate, self.beta1, self.beta2, self.epsilon])
 
 
-def moment_vectors(optimizer: Optimizer | None, like: NDArray[Any]) -> list[NDArray[Any]]:
+def moment_vectors(optimizer: Optimizer, like: NDArray[Any]) -> list[NDArray[Any]]:
     """Return the zero vectors of state for parameters `like`; those not needed are empty."""
-    from .layout import aligned_zeros
-
-    count = optimizer.moments if optimizer is not None else 0
-    return [aligned_zeros(len(like) if i < count else 0, like.dtype) for i in range(2)]
+    return [aligned_zeros(len(like) if i < optimizer.moments else 0, like.dtype) for i in range(2)]

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -199,8 +200,14 @@ def _split(net: MLP, batch: Batch, validation: Validation, seed: int) -> tuple[B
 def held_out_rows(batch: Batch, share: float, seed: int) -> NDArray[np.int64]:
     """Return sorted rows of a random share of the samples: of each class, if there are classes."""
     rng = np.random.Generator(np.random.Philox(seed))
-    groups = [np.arange(len(batch))]
-    if len(batch.labels):
-        groups = [np.flatnonzero(batch.labels == k) for k in np.unique(batch.labels)]
+    classes = batch.labels if len(batch.labels) else np.zeros(len(batch), np.int64)
+    return random_share(rng, classes, share)
+
+
+def random_share(
+    rng: np.random.Generator, classes: NDArray[Any], share: float
+) -> NDArray[np.int64]:
+    """Return sorted rows of a random share of each class; `classes` [n] names each row's."""
+    groups = [np.flatnonzero(classes == name) for name in np.unique(classes)]
     taken = [rng.permutation(group)[: round(share * len(group))] for group in groups]
     return np.sort(np.concatenate(taken))

@@ -16,9 +16,7 @@ from .simd import lanes, transpose_block
 from .tile import product_panel
 
 TILE_VECTORS = machine.TILE_VECTORS
-assert TILE_VECTORS == 3, (
-    "multiply and multiply_transposed spell out the panels of 3, 2 and 1 vectors"
-)
+assert TILE_VECTORS == 3, "a product spells out its panels of 3, 2 and 1 vectors"
 
 
 @glue
@@ -27,38 +25,27 @@ def vectors_of(c):
     return c.shape[1] // lanes(c) if c.ndim == 2 else c.shape[0]
 
 
-@kernel
-def multiply(c, a, b, start):
-    """c [M, N] = start [M, N] + a [M, K] b [K, N]."""
-    v = lanes(c)
-    j, left = 0, vectors_of(c)
-    while left > 0:
-        if left == 3 or left > 4:
-            product_panel(c, j, a, b, start, 3, False)
-            j, left = j + 3 * v, left - 3
-        elif left > 1:
-            product_panel(c, j, a, b, start, 2, False)
-            j, left = j + 2 * v, left - 2
-        else:
-            product_panel(c, j, a, b, start, 1, False)
-            j, left = j + v, left - 1
+def _product(transposed):
+    @kernel
+    def product(c, a, b, start):
+        v = lanes(c)
+        j, left = 0, vectors_of(c)
+        while left > 0:
+            if left == 3 or left > 4:
+                product_panel(c, j, a, b, start, 3, transposed)
+                j, left = j + 3 * v, left - 3
+            elif left > 1:
+                product_panel(c, j, a, b, start, 2, transposed)
+                j, left = j + 2 * v, left - 2
+            else:
+                product_panel(c, j, a, b, start, 1, transposed)
+                j, left = j + v, left - 1
+
+    return product
 
 
-@kernel
-def multiply_transposed(c, a, b, start):
-    """c [M, N] = start [M, N] + a^T b for a [K, M], b [K, N]."""
-    v = lanes(c)
-    j, left = 0, vectors_of(c)
-    while left > 0:
-        if left == 3 or left > 4:
-            product_panel(c, j, a, b, start, 3, True)
-            j, left = j + 3 * v, left - 3
-        elif left > 1:
-            product_panel(c, j, a, b, start, 2, True)
-            j, left = j + 2 * v, left - 2
-        else:
-            product_panel(c, j, a, b, start, 1, True)
-            j, left = j + v, left - 1
+multiply = _product(transposed=False)  # c [M, N] = start [M, N] + a [M, K] b [K, N]
+multiply_transposed = _product(transposed=True)  # the same with a^T, for a [K, M]
 
 
 @kernel

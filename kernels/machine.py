@@ -1,7 +1,8 @@
 """The one table of machine numbers: what the CPU offers and what the kernels make of it.
 
-Nothing here changes a result except `VECTOR_BYTES` (the order in which one row of logits is summed)
-and `HAS_FMA` (one rounding or two); the rest is speed alone.
+Bits depend on `HAS_FMA` (one rounding or two) and on what decides the order of sums: `VECTOR_BYTES`
+(a row of logits), `MICRO_BATCH` (gradients of large batches), `PARTIAL_BLOCKS` and `NARROW_OUTPUT`
+(logits). The rest is speed alone.
 """
 
 import os
@@ -16,7 +17,8 @@ CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whol
 # Vector width in bytes -> (rows, vectors) of the register tile: rows * vectors accumulators,
 # `vectors` operands and one broadcast must fit the register file (32 registers at 64 bytes, 16
 # below). 8 x 3 was the best of {6x4, 8x2, 8x3, 12x2, 14x2} over layer shapes on a Xeon (family 6,
-# model 207) on 2026-11-22; the others follow from the register count.
+# model 207) on 2026-11-22, in a search that is not in the repository yet; the others follow from
+# the register count.
 TILES = {64: (8, 3), 32: (4, 3), 16: (4, 3)}
 
 # three vectors wide, this depth of b is half of a first-level cache of 48 KB

@@ -13,13 +13,12 @@ from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward
 from .gemm import multiply, multiply_transposed, transpose
 from .loss import loss_backward
-from .optimizer import apply
+from .optimizer import add, apply, keep
 from .plan import (
     ACTIVATION,
     BIAS,
     GRAIN,
     LD,
-    MICRO_BATCH,
     SIZE,
     WEIGHT,
     activations_of,
@@ -28,6 +27,8 @@ from .plan import (
     deltas_of,
     logits_of,
     owners_of,
+    partial_blocks_of,
+    partial_logits_of,
     transposed_of,
     units_of,
     weights_of,
@@ -65,13 +66,11 @@ def partial_logits(plan, work, theta, passes, count):
     """Logits of a narrow output layer: a part for each block of hidden units of this thread."""
     table = plan.table
     last = table.shape[0] - 1
-    ld, grain, size = table[last, LD], table[last - 1, GRAIN], table[last - 1, SIZE]
-    blocks = (table[last - 1, LD] + grain - 1) // grain
-    buffer = plan.partial + (passes & 1) * blocks * MICRO_BATCH * ld
+    ld, grain = table[last, LD], table[last - 1, GRAIN]
     low, high = units_of(plan, last - 1, work.thread)
     for top in range(low, high, grain):
-        bottom = min(top + grain, size)
-        part = matrix(work.shared, buffer + top // grain * MICRO_BATCH * ld, count, ld, ld)
+        bottom = min(top + grain, table[last - 1, SIZE])
+        part = partial_logits_of(plan, work, passes, count, top // grain)
         a = activations_of(plan, work, last - 1, passes, count, work.thread, top, bottom)
         start = zeros_of(plan, work, ld)
         if top == 0:
@@ -82,19 +81,10 @@ def partial_logits(plan, work, theta, passes, count):
 @glue
 def sum_partial_logits(plan, work, passes, count):
     """Logits [B, ld] of this thread: the sum of all blocks' parts, in the blocks' order."""
-    table = plan.table
-    last = table.shape[0] - 1
-    ld, grain = table[last, LD], table[last - 1, GRAIN]
-    blocks = (table[last - 1, LD] + grain - 1) // grain
-    buffer = plan.partial + (passes & 1) * blocks * MICRO_BATCH * ld
     logits = logits_of(plan, work, passes, count)
-    for b in range(count):
-        for j in range(0, ld, lanes(logits)):
-            total = load(matrix(work.shared, buffer + b * ld, 1, ld, ld), 0, j)
-            for block in range(1, blocks):
-                offset = buffer + (block * MICRO_BATCH + b) * ld
-                total = total + load(matrix(work.shared, offset, 1, ld, ld), 0, j)
-            store(logits, b, j, total)
+    keep(logits, partial_logits_of(plan, work, passes, count, 0))
+    for block in range(1, partial_blocks_of(plan)):
+        add(logits, partial_logits_of(plan, work, passes, count, block))
 
 
 @kernel

@@ -132,6 +132,22 @@ def logits_of(plan, work, passes, count):
 
 
 @glue
+def partial_blocks_of(plan):
+    """How many blocks of hidden units the logits of a narrow output layer are summed over."""
+    below = plan.table.shape[0] - 2
+    grain = plan.table[below, GRAIN]
+    return (plan.table[below, LD] + grain - 1) // grain
+
+
+@glue
+def partial_logits_of(plan, work, passes, count, block):
+    """The part [B, ld] of the logits that comes from one block; two buffers, as for layer 1."""
+    ld = plan.table[plan.table.shape[0] - 1, LD]
+    number = (passes & 1) * partial_blocks_of(plan) + block
+    return matrix(work.shared, plan.partial + number * MICRO_BATCH * ld, count, ld, ld)
+
+
+@glue
 def deltas_of(plan, work, layer, passes, count, owner, low, high):
     """Gradients [B, high - low] of the loss by the z of units low to high, in one block."""
     if layer == plan.table.shape[0] - 1:

@@ -10,6 +10,7 @@ own nothing and count no references, so the caller keeps the memory alive. No op
 bounds: that is done in Python before a kernel is called.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -100,18 +101,16 @@ for _symbol, _instruction in (
     _operator(_symbol, _instruction)
 
 
-def _llvm_function(name: str, arity: int) -> Callable[..., Any]:
-    """Lowering to the LLVM intrinsic `name` on `arity` vectors of one type."""
+def _llvm_function(name: str) -> Callable[..., Any]:
+    """Lowering to the LLVM intrinsic `name` on one vector."""
 
-    def lowering(typing: Any, *args: Any) -> Any:
+    def lowering(typing: Any, a: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             return _call(builder, name, sig.args[0], values)
 
-        return signature(args[0], *args), codegen
+        return signature(a, a), codegen
 
-    if arity == 1:
-        return lambda typing, a: lowering(typing, a)
-    return lambda typing, a, b, c: lowering(typing, a, b, c)
+    return lowering
 
 
 def _call(builder: Any, name: str, vector: Vector, values: Any) -> Any:
@@ -139,13 +138,13 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     return a * b + c
 
 
-@compiles_to(_llvm_function("sqrt", 1))
+@compiles_to(_llvm_function("sqrt"))
 def square_root(a: Any) -> Any:
     """Correctly rounded square root of each lane."""
     return np.sqrt(a)
 
 
-@compiles_to(_llvm_function("fabs", 1))
+@compiles_to(_llvm_function("fabs"))
 def absolute(a: Any) -> Any:
     """|a| in each lane."""
     return np.abs(a)
@@ -155,15 +154,15 @@ def _fill(typing: Any, like: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         vector = sig.args[0]
         cast = context.cast(builder, values[1], sig.args[1], vector.dtype)
-        return broadcast_scalar(builder, vector, cast)
+        return broadcast_scalar(builder, vector.llvm, cast)
 
     return signature(like, like, types.unliteral(value)), codegen
 
 
-def broadcast_scalar(builder: Any, vector: Vector, scalar: Any) -> Any:
-    undefined = ir.Constant(vector.llvm, ir.Undefined)
+def broadcast_scalar(builder: Any, kind: ir.VectorType, scalar: Any) -> Any:
+    undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, scalar, INT32(0))
-    zeros = ir.Constant(ir.VectorType(INT32, vector.lanes), [0] * vector.lanes)
+    zeros = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, undefined, zeros)
 
 
@@ -264,9 +263,7 @@ def _first_lanes(typing: Any, count: Any, inside: Any, outside: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         vector = sig.args[1]
         integers = ir.VectorType(INT64, vector.lanes)
-        limit = builder.insert_element(ir.Constant(integers, ir.Undefined), values[0], INT32(0))
-        zeros = ir.Constant(ir.VectorType(INT32, vector.lanes), [0] * vector.lanes)
-        limits = builder.shuffle_vector(limit, limit, zeros)
+        limits = broadcast_scalar(builder, integers, values[0])
         numbers = ir.Constant(integers, list(range(vector.lanes)))
         return builder.select(builder.icmp_signed("<", numbers, limits), values[1], values[2])
 
@@ -282,12 +279,16 @@ def first_lanes(count: int, inside: Any, outside: Any) -> Any:
 # --- memory
 
 
+def _disown(view: Any) -> Any:
+    """The array structure of a view without an owner, so without a reference count."""
+    view.meminfo = cgutils.get_null_value(view.meminfo.type)
+    view.parent = cgutils.get_null_value(view.parent.type)
+    return view._getvalue()
+
+
 def _borrow(typing: Any, array: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        view = context.make_array(sig.args[0])(context, builder, values[0])
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
+        return _disown(context.make_array(sig.args[0])(context, builder, values[0]))
 
     return signature(array, array), codegen
 
@@ -298,22 +299,26 @@ def borrow(array: Any) -> Any:
     return array
 
 
+def _view(context: Any, builder: Any, result: Any, data: Any, shape: Any, strides: Any) -> Any:
+    """A view without an owner on memory; strides are in elements."""
+    size = INT64(result.dtype.bitwidth // 8)
+    view = context.make_array(result)(context, builder)
+    view.data = data
+    view.shape = cgutils.pack_array(builder, shape)
+    view.strides = cgutils.pack_array(builder, [builder.mul(x, size) for x in strides])
+    view.itemsize = size
+    view.nitems = functools.reduce(builder.mul, shape)
+    return _disown(view)
+
+
 def _matrix(typing: Any, flat: Any, offset: Any, rows: Any, columns: Any, stride: Any) -> Any:
     result = types.Array(flat.dtype, 2, "A")
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        source = context.make_array(sig.args[0])(context, builder, values[0])
-        _, offset, rows, columns, stride = values
-        size = INT64(sig.args[0].dtype.bitwidth // 8)
-        view = context.make_array(result)(context, builder)
-        view.data = builder.gep(source.data, [offset])
-        view.shape = cgutils.pack_array(builder, [rows, columns])
-        view.strides = cgutils.pack_array(builder, [builder.mul(stride, size), size])
-        view.itemsize = size
-        view.nitems = builder.mul(rows, columns)
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
+        flat, offset, rows, columns, stride = values
+        source = context.make_array(sig.args[0])(context, builder, flat)
+        data = builder.gep(source.data, [offset])
+        return _view(context, builder, result, data, [rows, columns], [stride, INT64(1)])
 
     integers = [types.int64] * 4
     return signature(result, flat, *integers), codegen
@@ -335,22 +340,14 @@ def _panels(
     typing: Any, flat: Any, offset: Any, count: Any, rows: Any, panel_stride: Any, row_stride: Any
 ) -> Any:
     result = types.Array(flat.dtype, 3, "A")
-    lanes_ = lanes_of(flat.dtype)
+    width = INT64(lanes_of(flat.dtype))
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        source = context.make_array(sig.args[0])(context, builder, values[0])
-        _, offset, count, rows, panel_stride, row_stride = values
-        size = INT64(sig.args[0].dtype.bitwidth // 8)
-        view = context.make_array(result)(context, builder)
-        view.data = builder.gep(source.data, [offset])
-        view.shape = cgutils.pack_array(builder, [count, rows, INT64(lanes_)])
-        strides = [builder.mul(panel_stride, size), builder.mul(row_stride, size), size]
-        view.strides = cgutils.pack_array(builder, strides)
-        view.itemsize = size
-        view.nitems = builder.mul(builder.mul(count, rows), INT64(lanes_))
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
+        flat, offset, count, rows, panel_stride, row_stride = values
+        source = context.make_array(sig.args[0])(context, builder, flat)
+        data = builder.gep(source.data, [offset])
+        strides = [panel_stride, row_stride, INT64(1)]
+        return _view(context, builder, result, data, [count, rows, width], strides)
 
     integers = [types.int64] * 5
     return signature(result, flat, *integers), codegen
@@ -378,13 +375,14 @@ def element_pointer(
 ) -> Any:
     """Pointer to element (row, column) of a matrix, and its row stride in elements."""
     view = context.make_array(kind)(context, builder, value)
-    stride = _row_stride(builder, kind, view)
+    stride = strides_of(builder, kind, view)[0]
     return builder.gep(view.data, [builder.add(builder.mul(row, stride), column)]), stride
 
 
-def _row_stride(builder: Any, kind: Any, view: Any) -> Any:
-    bytes_ = cgutils.unpack_tuple(builder, view.strides)[0]
-    return builder.ashr(bytes_, INT64(2 if kind.dtype.bitwidth == 32 else 3))
+def strides_of(builder: Any, kind: Any, view: Any) -> list[Any]:
+    """The strides of an array in elements."""
+    shift = INT64(2 if kind.dtype.bitwidth == 32 else 3)
+    return [builder.ashr(x, shift) for x in cgutils.unpack_tuple(builder, view.strides)]
 
 
 def load_from(builder: Any, vector: Vector, pointer: Any) -> Any:

@@ -22,6 +22,7 @@ from .simd import (
     lanes,
     load_from,
     store_to,
+    strides_of,
 )
 
 INT64 = ir.IntType(64)
@@ -45,8 +46,7 @@ def _product_panel(
             kind = sig.args[index]
             view = context.make_array(kind)(context, builder, values[index])
             shape = cgutils.unpack_tuple(builder, view.shape)
-            shift = INT64(2 if kind.dtype.bitwidth == 32 else 3)
-            strides = [builder.ashr(x, shift) for x in cgutils.unpack_tuple(builder, view.strides)]
+            strides = strides_of(builder, kind, view)
             if kind.ndim == 2:
                 return builder.gep(view.data, [first]), strides[0], INT64(vector.lanes), shape
             panel = builder.sdiv(first, INT64(vector.lanes))
@@ -87,7 +87,7 @@ def _product_panel(
             totals = []
             for r in range(height):
                 factor = builder.load(builder.gep(factors[r], [a_step]))
-                factor = broadcast_scalar(builder, vector, factor)
+                factor = broadcast_scalar(builder, vector.llvm, factor)
                 totals.append(
                     [emit_fma(builder, vector, factor, b_row[x], sums[r][x]) for x in range(width)]
                 )
