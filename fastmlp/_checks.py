@@ -1,6 +1,7 @@
 """Checks of what users pass in: every array is checked here before a kernel sees it."""
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,67 @@ def check_targets(
     return _finite(array, dtype, name)
 
 
+def is_table(y: ArrayLike, name: str = "y") -> bool:
+    """Return whether y has two dimensions and more than one column."""
+    shape = _as_array(y, name).shape
+    return len(shape) == 2 and shape[1] != 1
+
+
+def check_distributions(
+    y: ArrayLike, samples: int, classes: int, dtype: np.dtype[Any], name: str = "y"
+) -> NDArray[Any]:
+    """Return y as `dtype` [n, classes], rows of probabilities whose sum is 1 within 1e-5."""
+    array = check_targets(y, samples, classes, dtype, name)
+    check_within(array, 0.0, np.inf, name)
+    sums = array.sum(axis=1, dtype=np.float64)
+    wrong = np.abs(sums - 1.0) > 1e-5
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{name} must have rows whose sum is 1, row {row} has {sums[row]}")
+    return array
+
+
+def check_within(array: NDArray[Any], low: float, high: float, name: str) -> None:
+    """Raise ValueError if a number in the array is below `low` or above `high`."""
+    wrong = (array < low) | (array > high)
+    if wrong.any():
+        where = np.unravel_index(int(np.argmax(wrong)), array.shape)
+        place = ", ".join(str(int(i)) for i in where)
+        limits = f"at least {low:g}" if high == np.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {limits}, found {array[where]} at index [{place}]")
+
+
+def check_number(
+    value: Any,
+    name: str,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    closed_high: bool = False,
+) -> float:
+    """Return a real number in [low, high), without `low` or with `high` as the flags say."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    above = low < value if open_low else low <= value
+    below = value <= high if closed_high else value < high
+    if not (above and below):
+        left, right = "(" if open_low else "[", "]" if closed_high else ")"
+        raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value!r}")
+    return float(value)
+
+
+def check_weights(weights: ArrayLike, samples: int, name: str) -> NDArray[np.float64]:
+    """Return the samples' weights as float64 [n]: finite, none below 0, not all 0."""
+    array = _numeric(weights, name)
+    _check_shape(array, (samples,), name)
+    array = _finite(array, np.dtype(np.float64), name)
+    check_within(array, 0.0, np.inf, name)
+    if not array.any():
+        raise ValueError(f"{name} must not be zero for every sample")
+    return array
+
+
 def check_whole(value: Any, name: str, low: int, high: int = 2**31) -> int:
     """Return a whole number in [low, high)."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -58,6 +120,13 @@ def check_whole(value: Any, name: str, low: int, high: int = 2**31) -> int:
     if not low <= value < high:
         raise ValueError(f"{name} must be at least {low} and below {high}, got {value}")
     return int(value)
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def check_sequence(value: Any, name: str) -> tuple[Any, ...]:

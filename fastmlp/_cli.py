@@ -18,7 +18,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import fastmlp as fm
-from fastmlp import losses
+from fastmlp import activations, losses
 from fastmlp._cli_data import (
     Samples,
     class_names,
@@ -107,12 +107,12 @@ def train(
         ),
     ] = None,
     activation: Annotated[
-        str, typer.Option(help="identity, relu, sigmoid, tanh or softplus, for hidden layers.")
+        str, typer.Option(help=f"Of the hidden layers: {', '.join(activations.NAMES)}.")
     ] = "softplus",
     loss: Annotated[
         str | None,
         typer.Option(
-            help="softmax_cross_entropy, squared_error or half_squared_error.",
+            help=f"{', '.join(losses.NAMES)}.",
             show_default="the first for classes, the second for numbers",
         ),
     ] = None,
@@ -152,7 +152,7 @@ def train(
     """
     sizes = _parse_sizes("--hidden", ",".join(hidden or ["128"]))
     rows_per_step = _parse_batch_size(batch_size)
-    classes = None if loss is None else losses.is_classification(losses.resolve(loss))
+    classes = None if loss is None else losses.resolve(loss).is_classifier
     method = _make_optimizer(optimizer, learning_rate)
     if plot is not None:
         new_figure()  # without matplotlib fail now and not after the training
@@ -163,7 +163,7 @@ def train(
 
     names = learnable_classes(source.train.y) if source.train.has_classes else ()
     net = fm.MLP(
-        [source.train.X.shape[1], *sizes, len(names) or source.train.y[0].size],
+        [source.train.X.shape[1], *sizes, _outputs(source.train.y, names, loss)],
         activation=activation,
         loss=loss or ("softmax_cross_entropy" if names else "squared_error"),
         seed=seed,
@@ -300,10 +300,11 @@ def gradcheck(
     generator = np.random.default_rng(seed)
     n_outputs = net.layer_sizes[-1]
     X = generator.standard_normal((batch, net.layer_sizes[0]))
-    if net.is_classifier:
-        report = fm.gradient_check(net, X, generator.integers(n_outputs, size=batch))
+    if net.loss.name == "softmax_cross_entropy":
+        y: NDArray[Any] = generator.integers(n_outputs, size=batch)
     else:
-        report = fm.gradient_check(net, X, generator.standard_normal((batch, n_outputs)))
+        y = generator.random((batch, n_outputs))  # which any other loss takes
+    report = fm.gradient_check(net, X, y)
     print_line(str(report))
     if not report.ok:
         raise typer.Exit(1)
@@ -372,6 +373,19 @@ def _check_output(path: Path | None, inputs: Sequence[str | Path]) -> None:
             raise ValueError(f"cannot write to {path}: it would replace an input")
 
 
+def _outputs(y: NDArray[Any], names: Sequence[str], loss: str | None) -> int:
+    """Return how many outputs it takes to learn the targets: one is enough for two classes."""
+    if loss != "binary_cross_entropy":
+        return len(names) or int(y[0].size)
+    if len(names) != 2:
+        raise ValueError(f"--loss {loss} is for two classes, got {len(names)}: {', '.join(names)}")
+    return 1
+
+
+def _n_classes(net: fm.MLP) -> int:
+    return max(net.layer_sizes[-1], 2)  # one output tells two classes apart
+
+
 def _remember(
     net: fm.MLP, names: Sequence[str], columns: Sequence[str], target: str | None
 ) -> None:
@@ -394,10 +408,10 @@ def _recall(net: fm.MLP, key: str) -> tuple[str, ...]:
 
 def _saved_class_names(net: fm.MLP) -> tuple[str, ...]:
     names = _recall(net, "class_names")
-    if names and len(names) != net.layer_sizes[-1]:
+    if names and len(names) != _n_classes(net):
         raise ValueError(
-            f"the model must have {net.layer_sizes[-1]} class names, one for each output, "
-            f"got {len(names)}: {', '.join(names)}"
+            f"the model must have {_n_classes(net)} class names, got {len(names)}: "
+            f"{', '.join(names)}"
         )
     return names
 
@@ -405,8 +419,7 @@ def _saved_class_names(net: fm.MLP) -> tuple[str, ...]:
 def _names_of_classes(net: fm.MLP, y: NDArray[Any]) -> tuple[str, ...]:
     """Return the names of the classes of a model; one without names takes them from the data."""
     names = _saved_class_names(net) or class_names(y)
-    n_classes = net.layer_sizes[-1]
-    return names if len(names) == n_classes else tuple(map(str, range(n_classes)))
+    return names if len(names) == _n_classes(net) else tuple(map(str, range(_n_classes(net))))
 
 
 def _targets(samples: Samples, names: Sequence[str]) -> NDArray[Any]:
@@ -422,7 +435,7 @@ def _npy(values: NDArray[Any]) -> bytes:
 def _csv(net: fm.MLP, predicted: NDArray[Any]) -> bytes:
     """Write predictions as text: labels [n], or probabilities or numbers [n, outputs]."""
     n_outputs = net.layer_sizes[-1]
-    names = _saved_class_names(net) or tuple(map(str, range(n_outputs)))
+    names = _saved_class_names(net) or tuple(map(str, range(_n_classes(net))))
     if predicted.ndim == 1:
         header = ["prediction"]
         predicted = np.array(names)[predicted][:, np.newaxis]

@@ -50,7 +50,8 @@ def print_data(source: Source, n_train: int, n_test: int, classes: Sequence[str]
 
 def print_network(net: fm.MLP) -> None:
     """Say what the network is made of."""
-    words = ["-".join(map(str, net.layer_sizes)), *dict.fromkeys(net.activations), net.loss]
+    sizes = "-".join(map(str, net.layer_sizes))
+    words = [sizes, *dict.fromkeys(map(str, net.activation)), str(net.loss)]
     print_line(f"network {', '.join(words)}, {net.dtype}: {net.n_parameters:,} parameters")
 
 

@@ -1,48 +1,72 @@
-"""From Python arrays to one call of the compiled program on a team of threads.
+"""From Python arrays to calls of the compiled program on a team of threads.
 
-Everything the kernels touch is allocated here, once per call; nothing is allocated inside.
+Everything the kernels touch is allocated here, once per run; nothing is allocated inside.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .kernels import machine
+from .kernels import clip, machine, program
+from .kernels import optimizer as kernel_optimizer
 from .kernels import team as kernel_team
 from .kernels.optimizer import KEEP, Parameters
-from .kernels.plan import Samples, Workspace
+from .kernels.plan import MOMENTUM, Samples, Workspace
 from .kernels.program import Job
-from .layout import Allocation, Layout, aligned_zeros, allocate, alone
+from .layout import Allocation, aligned_zeros, allocate, alone
+from .optimizers import Optimizer, moment_vectors
 from .threads import Team
 
+if TYPE_CHECKING:
+    from .mlp import MLP
+
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
+ONE_STEP = np.zeros((1, kernel_optimizer.COLUMNS))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Checked samples: x [N, I], labels int64 [N] or targets [N, O]; `chosen` rows take part."""
+    """Checked samples; `chosen` rows take part. What is not given is empty.
+
+    x [N, I], labels int64 [N] or targets [N, O], weights float64 [N].
+    """
 
     x: Array
     labels: NDArray[np.int64]
     targets: Array
+    weights: Floats
     chosen: NDArray[np.int64]
 
     @classmethod
-    def of(cls, x: Array, y: Array | None, outputs: int) -> "Batch":
-        """Take all rows; y [n] are labels, y [n, O] targets, None leaves both empty."""
-        labels, targets = np.zeros(0, np.int64), np.zeros((0, outputs), x.dtype)
-        if y is not None and y.ndim == 1:
-            labels = y
-        elif y is not None:
-            targets = y
-        return cls(x, labels, targets, np.arange(len(x)))
+    def of(
+        cls,
+        x: Array,
+        outputs: int,
+        labels: NDArray[np.int64] | None = None,
+        targets: Array | None = None,
+        weights: Floats | None = None,
+    ) -> "Batch":
+        """Take all rows."""
+        return cls(
+            x,
+            np.zeros(0, np.int64) if labels is None else labels,
+            np.zeros((0, outputs), x.dtype) if targets is None else targets,
+            np.zeros(0) if weights is None else weights,
+            np.arange(len(x)),
+        )
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def take(self, chosen: NDArray[np.int64]) -> "Batch":
+        """The same arrays with other rows that take part."""
+        return replace(self, chosen=chosen)
 
     @property
     def is_labelled(self) -> bool:
@@ -51,67 +75,118 @@ class Batch:
 
     def as_samples(self) -> Samples:
         """The arrays as the kernels take them."""
-        return Samples(self.x, self.labels, self.targets, self.chosen)
+        return Samples(self.x, self.labels, self.targets, self.weights, self.chosen)
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How to train: everything that stays the same from epoch to epoch.
+
+    A pass takes `batch_size` rows (fewer, if that changes nothing), a step `accumulate` of those.
+    Without an optimizer the gradient is kept and nothing changes.
+    """
+
+    batch_size: int
+    optimizer: Optimizer | None = None
+    accumulate: int = 1
+    shuffled: bool = False
+    seed: int = 0
+    clip: int = clip.NONE
+    limit: float = 0.0
+    clip_value: float = 0.0
+    average: float = 0.0
+    training: bool = True
+    checkpoint_every: int = 1
+    input_gradient: bool = False
 
 
 class Execution:
-    """One run of the compiled program: its arrays, and what a watcher may read while it goes on.
+    """A run of the compiled program: its arrays, and what a watcher may read while it goes on.
 
-    With `epochs` = 0 there is one evaluation of `others` and no training.
+    `train` may be called again and goes on where the last call ended.
     """
 
     def __init__(
         self,
-        layout: Layout,
-        activations: Sequence[str],
-        theta: Array,
-        job: Job,
+        net: "MLP",
         *,
-        hyperparameters: NDArray[np.float64] | None = None,
-        moments: Sequence[Array] = (),
+        procedure: Procedure | None = None,
         samples: Batch | None = None,
         others: Batch | None = None,
         outputs: Array | None = None,
+        keep: bool = False,
         threads: int = 1,
     ) -> None:
-        dtype = theta.dtype
-        empty, size = aligned_zeros(0, dtype), layout.sizes[-1]
-        nothing = Batch.of(np.zeros((0, layout.sizes[0]), dtype), None, size)
+        dtype, features, size = net.dtype, net.layer_sizes[0], net.layer_sizes[-1]
+        nothing = Batch.of(np.zeros((0, features), dtype), size)
         samples, others = samples or nothing, others or nothing
+        procedure = procedure or Procedure(1)
+        self._net, self._procedure = net, procedure
         self._is_training, self._is_evaluating = len(samples) > 0, len(others) > 0
-        team = allocate(layout, activations, dtype, threads, packed=self._is_training)
-        self._team, self._alone = team, alone(team)
-        self._layout, self._theta = layout, theta
         self._threads = threads
-        self.job = job
-        self._gradient = (
-            aligned_zeros(layout.length, dtype)
-            if self._is_training and (job.optimizer == KEEP or job.batch_size > machine.MICRO_BATCH)
-            else empty
+        net.layout.spread(net.theta)
+
+        rows = procedure.batch_size
+        needs_all = procedure.training and net.architecture.has_batch_norm
+        if not (needs_all or procedure.input_gradient):
+            rows = min(rows * procedure.accumulate, machine.MICRO_BATCH)
+        self.team = allocate(
+            net.architecture,
+            net.layout,
+            dtype,
+            threads=threads,
+            rows=rows,
+            packed=self._is_training,
+            training=procedure.training,
+            seed=procedure.seed,
+            checkpoint_every=procedure.checkpoint_every,
+            input_gradient=procedure.input_gradient,
         )
-        # Only a prediction reads the parameters where they are.
-        working = layout.pack(theta) if self._is_training else theta
-        self._parameters = Parameters(working, self._gradient, *(moments or (empty, empty)))
-        self._hyper = np.zeros(4) if hyperparameters is None else hyperparameters
+        self.alone = alone(
+            allocate(
+                net.architecture,
+                net.layout,
+                dtype,
+                rows=min(machine.MICRO_BATCH, max(len(others), 1)),
+                packed=self._is_training,
+                backward=False,
+                training=False,
+                keep=keep,
+            )
+        )
+        if procedure.optimizer is None:
+            self.team.plan.numbers[:, MOMENTUM] = 0  # running statistics stay
+        self.step_rows = procedure.batch_size * procedure.accumulate
+        self._parameters = self._make_parameters()
+        self._hyper = self._make_hyper()
         self._samples, self._others = samples.as_samples(), others.as_samples()
-        self._order = np.empty(len(samples), np.int64) if job.shuffled else samples.chosen
-        parts = -(-len(others) // machine.MICRO_BATCH) if others.is_labelled else 0
-        self._parts = np.zeros((parts, 2))
+        self._order = np.empty(len(samples), np.int64) if procedure.shuffled else samples.chosen
+        parts = -(-len(others) // self.alone.plan.rows) if others.is_labelled else 0
+        self._parts = np.zeros((parts, 3))
         self._outputs = np.zeros((0, size), dtype) if outputs is None else outputs
-        self._scores = np.zeros((2, machine.MICRO_BATCH))
-        shared = aligned_zeros(team.shared if self._is_training else 0, dtype)
+        self._objective = net.loss.objective(size)
         self._run = kernels.compiled_run(dtype)
         # All memory is there before a thread starts: none can fail while others wait for it.
-        self._workspaces = [
-            (self._workspace(t, self._team, shared), self._workspace(0, self._alone, None))
+        shared = aligned_zeros(self.team.shared if self._is_training else 0, dtype)
+        scores, norms = np.zeros((3, rows)), np.zeros(self.team.norms)
+        self.workspaces = [
+            (self._team_workspace(t, shared, scores, norms), self._alone_workspace())
             for t in range(threads)
         ]
         self._state = np.zeros(kernel_team.LENGTH, np.int64)
-        self.history = np.zeros((max(job.epochs, 1), 4))
+        self._job, self._schedule = self._make_job(0), ONE_STEP
+        self._history = np.zeros((1, program.HISTORY))
+        self._epochs_before = 0
+        self._steps_before = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimizer in an epoch."""
+        return -(-len(self._samples.chosen) // self.step_rows)
 
     @property
     def epochs_done(self) -> int:
-        """Epochs that are finished, their row of `history` included."""
+        """Epochs of this call that are finished, their row of `history` included."""
         return int(self._state[kernel_team.EPOCHS])
 
     @property
@@ -120,60 +195,192 @@ class Execution:
         return int(self._state[kernel_team.SAMPLES])
 
     @property
+    def diverged(self) -> bool:
+        """Whether a loss that was not finite ended the call."""
+        return bool(self._state[kernel_team.DIVERGED])
+
+    @property
+    def history(self) -> Floats:
+        """The finished epochs of the last call, in the columns of `kernels.program`."""
+        return self._history[: self.epochs_done]
+
+    @property
+    def current_rows(self) -> NDArray[np.int64]:
+        """The samples of the step that did not finish."""
+        return self._order[self.samples_done : self.samples_done + self.step_rows]
+
+    @property
     def gradient(self) -> Array:
-        """The gradient that a job with optimizer KEEP leaves, in the layout of the parameters."""
-        flat = aligned_zeros(self._layout.length, self._theta.dtype)
-        self._layout.unpack(self._gradient, flat)
+        """The gradient that a procedure without optimizer leaves, in the layout of `theta`."""
+        flat = aligned_zeros(self._net.layout.length, self._net.dtype)
+        self._net.layout.unpack(self._parameters.gradient, flat)
+        self._net.layout.gather(flat)
         return flat
 
-    def run(self, watch: Callable[[], None] | None = None) -> bool:
-        """Run in a team of threads, calling `watch` meanwhile; False if Ctrl-C ended it early.
+    def train(self, epochs: int, schedule: Floats, watch: Callable[[], None] | None = None) -> bool:
+        """Train in a team of threads, calling `watch` meanwhile; False if Ctrl-C ended it early.
 
-        Whatever ends it, the parameters are those after the last whole step.
+        `schedule` [steps, 4] has the numbers of each step. Whatever ends it, the parameters are
+        those after the last whole step.
         """
-        try:
-            return Team(self._member, self._threads, self._state).run(watch)
-        finally:
-            if self.job.optimizer != KEEP:
-                self._layout.unpack(self._parameters.theta, self._theta)
+        self._begin(epochs, schedule)
+        complete = Team(self._member, self._threads, self._state).run(watch)
+        self._epochs_before += self.epochs_done
+        self._steps_before += self.epochs_done * self.steps_per_epoch
+        return complete
 
-    def run_here(self) -> None:
-        """Run in the calling thread alone: for short computations that change nothing."""
-        self._member(0)
+    def write_back(self) -> bool:
+        """Copy the parameters to the network if they are finite; say whether they are."""
+        parameters = self._parameters
+        trained = parameters.average if len(parameters.average) else parameters.theta
+        if not np.isfinite(trained).all():
+            return False
+        self._net.layout.unpack(trained, self._net.theta)
+        return True
+
+    def spoilt_layer(self) -> int | None:
+        """The first layer, from 1, with a parameter that is not finite."""
+        theta = self._parameters.theta
+        for tensor in self._net.layout.tensors:
+            if not np.isfinite(theta[tensor.offset : tensor.offset + tensor.length]).all():
+                return tensor.layer
+        return None
+
+    def differentiate(self) -> tuple[float, Array]:
+        """Mean loss over the samples without penalty, and its gradient.
+
+        A loss that is not finite is infinite, and the gradient NaN.
+        """
+        self._begin(1, ONE_STEP)
+        self._go(len(self._samples.chosen))
+        if self.diverged:
+            return math.inf, np.full_like(self._net.theta, np.nan)
+        return float(self._history[0, program.LOSS]), self.gradient
+
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the others, whose outputs are filled in."""
+        self._begin(0, ONE_STEP)
+        self._go(len(self._others.chosen))
+        row = self._history[0]
+        return float(row[program.VALIDATION_LOSS]), float(row[program.VALIDATION_ACCURACY])
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the samples that `differentiate` took."""
+        return float(self._history[0, program.WEIGHT])
+
+    def read(self, layer: int, column: int) -> Array:
+        """Values [B, units] that the last pass of a single thread left in a region of a layer.
+
+        DELTA is what a training leaves, else it is what an evaluation does.
+        """
+        allocation, pair = (self.team, 0) if self._is_training else (self.alone, 1)
+        plan, work = allocation.plan, self.workspaces[0][pair]
+        ld = self._net.layout.strides[layer]
+        offset = int(plan.table[layer, column])
+        values: Array = work.shared[offset : offset + plan.rows * ld].reshape(-1, ld)
+        return values[:, : self._net.layer_sizes[layer]]
+
+    def _begin(self, epochs: int, schedule: Floats) -> None:
+        self._state[:] = 0
+        self._job, self._schedule = self._make_job(epochs), schedule
+        self._history = np.zeros((max(epochs, 1), program.HISTORY))
+
+    def _go(self, samples: int) -> None:
+        """Run to the end: here if one pass is all there is, else in a team."""
+        if samples <= machine.MICRO_BATCH and self._threads == 1:
+            self._member(0)
+        elif not Team(self._member, self._threads, self._state).run():
+            raise KeyboardInterrupt
 
     def _member(self, thread: int) -> None:
-        work, alone_work = self._workspaces[thread]
+        work, alone_work = self.workspaces[thread]
         self._run(
-            self.job,
-            self._team.plan,
+            self._job,
+            self._objective,
+            self.team.plan,
             work,
             self._parameters,
             self._hyper,
+            self._schedule,
             self._samples,
             self._order,
-            self._alone.plan,
+            self.alone.plan,
             alone_work,
             self._others,
             self._outputs,
             self._parts,
-            self.history,
+            self._history,
             self._state,
         )
 
-    def _workspace(self, thread: int, allocation: Allocation, shared: Array | None) -> Workspace:
-        """Scratch of a thread; in one array if it shares nothing."""
-        dtype = self._parameters.theta.dtype
-        needed = self._is_evaluating if shared is None else self._is_training
-        length = allocation.private if shared is not None else allocation.shared
-        private = aligned_zeros(length if needed else 0, dtype)
-        if needed:
-            ones = allocation.plan.ones
-            private[ones : ones + machine.MICRO_BATCH] = 1
-        split_loss = shared is not None and not allocation.plan.narrow
-        return Workspace(
-            thread,
-            private if shared is None else shared,
-            private,
-            np.zeros(machine.MICRO_BATCH, np.int64),
-            self._scores if split_loss else np.zeros_like(self._scores),
+    def _make_job(self, epochs: int) -> Job:
+        procedure = self._procedure
+        return Job(
+            optimizer=procedure.optimizer.code if procedure.optimizer else KEEP,
+            epochs=epochs,
+            batch_size=self.step_rows,
+            shuffled=int(procedure.shuffled),
+            seed=procedure.seed,
+            clip=procedure.clip,
+            limit=float(procedure.limit),
+            first_epoch=self._epochs_before if epochs else 0,
+            first_step=self._steps_before if epochs else 0,
         )
+
+    def _make_parameters(self) -> Parameters:
+        """The vectors that the kernels change: packed copies, or for a prediction none."""
+        net, procedure = self._net, self._procedure
+        empty = aligned_zeros(0, net.dtype)
+        if not self._is_training:
+            return Parameters(net.theta, empty, empty, empty, empty)
+        theta = net.layout.pack(net.theta)
+        is_one_pass = self.step_rows <= self.team.plan.rows and procedure.clip == clip.NONE
+        optimizer = procedure.optimizer
+        first, second = moment_vectors(optimizer, theta) if optimizer else (empty, empty)
+        return Parameters(
+            theta,
+            aligned_zeros(0 if optimizer and is_one_pass else len(theta), net.dtype),
+            first,
+            second,
+            net.layout.pack(net.theta) if procedure.average else empty,
+        )
+
+    def _make_hyper(self) -> Floats:
+        procedure = self._procedure
+        if procedure.optimizer is None:
+            return np.zeros(kernel_optimizer.CONSTANTS)
+        hyper = procedure.optimizer.hyper(self._net.dtype)
+        hyper[kernel_optimizer.CLIP] = procedure.clip_value
+        hyper[kernel_optimizer.AVERAGE_DECAY] = procedure.average
+        return hyper
+
+    def _team_workspace(
+        self, thread: int, shared: Array, scores: Floats, norms: Floats
+    ) -> Workspace:
+        """Scratch of a member of the team; wide outputs share the scores of their loss."""
+        private = self._private(self.team, self.team.private if self._is_training else 0)
+        rows = np.zeros(self.team.plan.rows, np.int64)
+        own_scores = np.zeros_like(scores) if self.team.plan.narrow else scores
+        return Workspace(thread, shared, private, self._net.running, rows, own_scores, norms)
+
+    def _alone_workspace(self) -> Workspace:
+        """Scratch for evaluation, all of it in one array."""
+        array = self._private(self.alone, self.alone.shared if self._is_evaluating else 0)
+        rows = self.alone.plan.rows
+        return Workspace(
+            0,
+            array,
+            array,
+            self._net.running,
+            np.zeros(rows, np.int64),
+            np.zeros((3, rows)),
+            np.zeros(0),
+        )
+
+    def _private(self, allocation: Allocation, length: int) -> Array:
+        array = aligned_zeros(length, self._net.dtype)
+        if length:
+            ones = allocation.plan.ones
+            array[ones : ones + allocation.plan.rows] = 1
+        return array

@@ -34,6 +34,10 @@ class History:
         Training samples processed per second of training.
     interrupted
         Whether Ctrl-C ended the run early.
+    stopped_early
+        Whether `EarlyStopping` ended it.
+    best_epoch
+        With `EarlyStopping`, the epoch, from 1, whose value was the best.
 
     Examples
     --------
@@ -56,6 +60,8 @@ class History:
     compile_seconds: float = 0.0
     samples_per_second: float = 0.0
     interrupted: bool = False
+    stopped_early: bool = False
+    best_epoch: int | None = None
 
     def __len__(self) -> int:
         return len(self.loss)

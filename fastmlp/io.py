@@ -1,23 +1,32 @@
 """Model files: a network as one safetensors file.
 
-A file holds one tensor per weight and bias, ``layers.0.weight`` ``[n_in, n_out]`` and
-``layers.0.bias`` ``[n_out]`` and so on: the true parameters without padding, little-endian.
-What the parameters mean stands in the header's metadata under the key ``fastmlp``, as JSON::
+A file holds one tensor per array of parameters and of running statistics, without padding,
+little-endian, under the names of `fastmlp.layout`: ``layers.0.weight`` ``[n_in, n_out]``,
+``layers.0.bias`` ``[n_out]`` and, of a hidden layer that has them, ``slope``, ``gain``, ``shift``,
+``running_mean`` and ``running_variance``. What they mean stands in the header's metadata under the
+key ``fastmlp``, as JSON::
 
-    {"format": "fastmlp-1", "layer_sizes": [784, 128, 3], "activations": ["softplus"],
-     "loss": "softmax_cross_entropy", "dtype": "float32", "seed": 0, "metadata": {}}
+    {"format": "fastmlp-2", "layer_sizes": [784, 128, 3],
+     "activation": [{"name": "elu", "alpha": 1.0, "per_unit": false}],
+     "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1, "class_weight": null,
+              "delta": 1.0, "quantile": 0.5},
+     "norm": [{"name": "batch", "epsilon": 1e-05, "momentum": 0.1}],
+     "dropout": [0.0, 0.5], "l2": [0.001, 0.0], "l1": [0.0, 0.0],
+     "dtype": "float32", "seed": 0, "metadata": {}}
 
 It is one entry and not one per field because safetensors writes entries in random order: so equal
-networks give equal files, byte for byte. Reading a file runs no code from it.
+networks give equal files, byte for byte. Reading a file runs no code from it. Files of the format
+``fastmlp-1``, in which activations and loss were names and which had no more than those, are read
+too.
 """
 
 import contextlib
-import itertools
+import dataclasses
 import json
 import os
 import reprlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +34,25 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from . import activations, norms
+from .activations import Activation
+from .architecture import Architecture
+from .layout import Layout, Tensor
+from .losses import Loss
+from .norms import BatchNorm, LayerNorm
+
 if TYPE_CHECKING:
     from .mlp import MLP
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT = "fastmlp-1"
+FORMAT = "fastmlp-2"
 """Version of the file format; it changes whenever older readers would misread a file."""
 
+_FIRST_FORMAT = "fastmlp-1"
 _HEADER_KEY = "fastmlp"
 _SAFETENSORS_DTYPES = {"float32": "F32", "float64": "F64"}
-
-_Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Tensors of a file by name: safetensors' name of the dtype, and the shape."""
+_NORMS: dict[str, type[BatchNorm] | type[LayerNorm]] = {"batch": BatchNorm, "layer": LayerNorm}
 
 
 def save(net: "MLP", path: str | os.PathLike[str]) -> None:
@@ -56,7 +71,8 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        A parameter is NaN or infinite: the file could not be loaded again.
+        A parameter is NaN or infinite or a running variance negative: the file could not be
+        loaded again.
     TypeError
         ``net.metadata`` is not a dictionary of strings.
     OSError
@@ -73,22 +89,27 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
     """
     if not _is_text_mapping(net.metadata):
         raise TypeError(f"net.metadata must be a dict of str to str, got {net.metadata!r}")
-    parameters = {
-        name: np.ascontiguousarray(values)
-        for layer, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True))
-        for name, values in zip(_parameter_names(layer), (weight, bias), strict=True)
+    values = {
+        tensor.name: np.ascontiguousarray(tensor.view(flat))
+        for tensor, flat in _places(net.layout, net.theta, net.running)
     }
-    _check_finite(parameters)
+    _check_values(values)
     header = {
         "format": FORMAT,
-        "layer_sizes": [int(size) for size in net.layer_sizes],
-        "activations": list(net.activations),
-        "loss": net.loss,
+        "layer_sizes": list(net.layer_sizes),
+        "activation": [dataclasses.asdict(activation) for activation in net.activation],
+        "loss": dataclasses.asdict(net.loss),
+        "norm": [_describe(norm) for norm in net.norm],
+        "dropout": list(net.dropout),
+        "l2": list(net.l2),
+        "l1": list(net.l1),
         "dtype": net.dtype.name,
-        "seed": int(net.seed),
+        "seed": net.seed,
         "metadata": net.metadata,
     }
-    content = to_safetensors(parameters, {_HEADER_KEY: json.dumps(header, sort_keys=True)})
+    content = to_safetensors(
+        values, {_HEADER_KEY: json.dumps(header, sort_keys=True, default=float)}
+    )
     replace_file(os.fspath(path), content)
 
 
@@ -126,26 +147,29 @@ def load(path: str | os.PathLike[str]) -> "MLP":
     with open(path, "rb"):
         pass
     try:
-        header, parameters = _read(path)
-        net = MLP(
-            header["layer_sizes"],
-            activation=header["activations"],
-            loss=header["loss"],
-            seed=header["seed"],
-            dtype=header["dtype"],
-        )
-    except (SafetensorError, TypeError, ValueError) as error:
+        arguments, values, metadata = _read(path)
+        net = MLP(**arguments, initializer="zeros")
+    except (SafetensorError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"cannot load {path!r} as a network: {error}") from error
-    for layer, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
-        weight_name, bias_name = _parameter_names(layer)
-        weight[...] = parameters[weight_name]
-        bias[...] = parameters[bias_name]
-    net.metadata.update(header["metadata"])
+    for tensor, flat in _places(net.layout, net.theta, net.running):
+        tensor.view(flat)[...] = values[tensor.name]
+    net.metadata.update(metadata)
     return net
 
 
-def _parameter_names(layer: int) -> tuple[str, str]:
-    return f"layers.{layer}.weight", f"layers.{layer}.bias"
+def _places(
+    layout: Layout, theta: NDArray[Any], running: NDArray[Any]
+) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    """Each tensor of a network, and the vector it lies in."""
+    yield from ((tensor, theta) for tensor in layout.tensors)
+    yield from ((tensor, running) for tensor in layout.running)
+
+
+def _describe(norm: BatchNorm | LayerNorm | None) -> dict[str, Any] | None:
+    if norm is None:
+        return None
+    name = "batch" if isinstance(norm, BatchNorm) else "layer"
+    return {"name": name, **dataclasses.asdict(norm)}
 
 
 def replace_file(path: str, content: bytes) -> None:
@@ -167,50 +191,61 @@ def replace_file(path: str, content: bytes) -> None:
         raise
 
 
-def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the checked header and the checked parameters by name."""
+def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the network's arguments, its checked values by name, and its metadata."""
     # Any: the stub of safe_open has no types for its methods.
     opened: Any = safe_open(path, framework="numpy")
     with opened as file:
         header = _parse_header(file.metadata())
-        expected = _expected_tensors(header["layer_sizes"], header["dtype"])
+        metadata = header.pop("metadata")
+        layout = Layout.of(
+            Architecture(
+                header["layer_sizes"],
+                header["activation"],
+                header["norm"],
+                header["dropout"],
+                header["l2"],
+                header["l1"],
+            ),
+            np.dtype(header["dtype"]),
+        )
+        expected = (*layout.tensors, *layout.running)
         found = {}
         for name in list(file.keys()):
             part = file.get_slice(name)
             found[name] = (part.get_dtype(), tuple(part.get_shape()))
-        _check_tensors(found, expected)
-        parameters = {name: file.get_tensor(name) for name in expected}
-    _check_finite(parameters)
-    return header, parameters
+        _check_tensors(found, {t.name: t.shape for t in expected}, header["dtype"])
+        values = {tensor.name: file.get_tensor(tensor.name) for tensor in expected}
+    _check_values(values)
+    return header, values, metadata
 
 
-def _expected_tensors(layer_sizes: list[int], dtype: str) -> _Tensors:
-    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for layer, (n_in, n_out) in enumerate(itertools.pairwise(layer_sizes)):
-        weight_name, bias_name = _parameter_names(layer)
-        tensors[weight_name] = (_SAFETENSORS_DTYPES[dtype], (n_in, n_out))
-        tensors[bias_name] = (_SAFETENSORS_DTYPES[dtype], (n_out,))
-    return tensors
-
-
-def _check_tensors(found: _Tensors, expected: _Tensors) -> None:
+def _check_tensors(
+    found: Mapping[str, tuple[str, tuple[int, ...]]],
+    expected: Mapping[str, tuple[int, ...]],
+    dtype: str,
+) -> None:
+    """Compare a file's tensors, safetensors' dtype and shape by name, with a network's shapes."""
     if missing := sorted(expected.keys() - found.keys()):
         raise ValueError(f"tensors are missing: {_first_few(missing)}")
     if surplus := sorted(found.keys() - expected.keys()):
         raise ValueError(f"there are tensors that no layer has: {_first_few(surplus)}")
-    for name, (dtype, shape) in expected.items():
+    wanted_dtype = _SAFETENSORS_DTYPES[dtype]
+    for name, shape in expected.items():
         found_dtype, found_shape = found[name]
-        if (found_dtype, found_shape) != (dtype, shape):
+        if (found_dtype, found_shape) != (wanted_dtype, shape):
             raise ValueError(
-                f"tensor {name} must be {dtype} of shape {shape} to match the header, "
+                f"tensor {name} must be {wanted_dtype} of shape {shape} to match the header, "
                 f"got {found_dtype} of shape {found_shape}"
             )
 
 
-def _check_finite(parameters: Mapping[str, NDArray[Any]]) -> None:
-    for name, values in parameters.items():
-        if not np.isfinite(values).all():
+def _check_values(values: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in values.items():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinity")
+        if name.endswith("running_variance") and (array < 0).any():
+            raise ValueError(f"{name} holds a negative number")
 
 
 def _first_few(names: list[str]) -> str:
@@ -219,7 +254,7 @@ def _first_few(names: list[str]) -> str:
 
 
 def _parse_header(metadata: dict[str, str] | None) -> dict[str, Any]:
-    """Return the network's description from the file's metadata, checked field by field."""
+    """Return the arguments of a network and its metadata from those of the file, all checked."""
     if not metadata or _HEADER_KEY not in metadata:
         raise ValueError(
             f"its metadata has no entry {_HEADER_KEY!r}, so another program wrote the file"
@@ -228,22 +263,51 @@ def _parse_header(metadata: dict[str, str] | None) -> dict[str, Any]:
         header = json.loads(metadata[_HEADER_KEY])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the entry {_HEADER_KEY!r} is not JSON: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        found = header.get("format") if isinstance(header, dict) else header
+    found = header.pop("format", None) if isinstance(header, dict) else None
+    if found not in (FORMAT, _FIRST_FORMAT):
         raise ValueError(f"its format must be {FORMAT!r}, got {reprlib.repr(found)}")
-    if wrong := sorted(header.keys() ^ {"format", *_FIELDS}):
+    _check_fields(header, _FIELDS if found == FORMAT else _FIRST_FIELDS)
+    arguments: dict[str, Any] = header if found == FORMAT else _upgrade(header)
+    hidden = len(arguments["layer_sizes"]) - 2
+    arguments["activation"] = activations.resolve(
+        [Activation(**fields) for fields in arguments["activation"]], hidden
+    )
+    arguments["loss"] = Loss(**arguments["loss"])
+    arguments["norm"] = norms.resolve([_build_norm(fields) for fields in arguments["norm"]], hidden)
+    return arguments
+
+
+def _check_fields(header: dict[str, Any], fields: "_Fields") -> None:
+    if wrong := sorted(header.keys() ^ fields.keys()):
         raise ValueError(f"fields of its header are missing or unknown: {_first_few(wrong)}")
-    for field, (requirement, is_valid) in _FIELDS.items():
+    for field, (requirement, is_valid) in fields.items():
         if not is_valid(header[field]):
             raise ValueError(
                 f"{field} in its header must be {requirement}, got {reprlib.repr(header[field])}"
             )
-    if len(header["activations"]) != len(header["layer_sizes"]) - 2:
-        raise ValueError(
-            f"its header must name one activation for each of {len(header['layer_sizes']) - 2} "
-            f"hidden layers, got {len(header['activations'])}"
-        )
-    return header
+
+
+def _upgrade(header: dict[str, Any]) -> dict[str, Any]:
+    """Return the header of the first format as one of today's."""
+    names, layers = header.pop("activations"), len(header["layer_sizes"]) - 1
+    return {
+        **header,
+        "activation": [{"name": name} for name in names],
+        "loss": {"name": header["loss"]},
+        "norm": [None] * (layers - 1),
+        "dropout": [0.0] * layers,
+        "l2": [0.0] * layers,
+        "l1": [0.0] * layers,
+    }
+
+
+def _build_norm(fields: dict[str, Any] | None) -> BatchNorm | LayerNorm | None:
+    if fields is None:
+        return None
+    name, settings = fields["name"], {k: v for k, v in fields.items() if k != "name"}
+    if name not in _NORMS:
+        raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {name!r}")
+    return _NORMS[name](**settings)
 
 
 def _is_int(value: object) -> bool:
@@ -268,12 +332,42 @@ def _is_text_mapping(value: object) -> bool:
     )
 
 
-_FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _is_described(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("name"), str)
+
+
+def _are_described(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_described, value))
+
+
+def _are_norms(value: object) -> bool:
+    return isinstance(value, list) and all(norm is None or _is_described(norm) for norm in value)
+
+
+_Fields = dict[str, tuple[str, Callable[[object], bool]]]
+"""What a header must hold: field, requirement in words, check."""
+
+_SHARED_FIELDS: _Fields = {
     "layer_sizes": ("a list of at least two positive integers", _is_sizes),
-    "activations": ("a list of names", _is_names),
-    "loss": ("a name", lambda value: isinstance(value, str)),
     "dtype": ("float32 or float64", lambda value: value in ("float32", "float64")),
     "seed": ("an integer", _is_int),
     "metadata": ("an object of texts", _is_text_mapping),
 }
-"""What a header must hold: field, requirement in words, check."""
+_FIELDS: _Fields = {
+    **_SHARED_FIELDS,
+    "activation": ("a list of objects with a name", _are_described),
+    "loss": ("an object with a name", _is_described),
+    "norm": ("a list of objects with a name or nulls", _are_norms),
+    "dropout": ("a list of numbers", _is_list),
+    "l2": ("a list of numbers", _is_list),
+    "l1": ("a list of numbers", _is_list),
+}
+_FIRST_FIELDS: _Fields = {
+    **_SHARED_FIELDS,
+    "activations": ("a list of names", _is_names),
+    "loss": ("a name", lambda value: isinstance(value, str)),
+}

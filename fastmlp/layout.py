@@ -1,21 +1,25 @@
-"""Where parameters and workspaces lie in memory: pure functions of the network's shape.
+"""Where parameters and workspaces lie in memory: pure functions of the network's architecture.
 
 Every parameter of a network is in one flat, 64-byte aligned vector: for each layer W [n_in, ld],
-row-major, then b [ld], where ld is n_out rounded up to a cache line. The padding is zero and stays
-zero, so the kernels' inner loops have no column edges. Gradients and optimizer state are vectors of
-the same layout.
+row-major, then b [ld], then slopes, gains and shifts [ld] if it has them, where ld is n_out rounded
+up to a cache line. The padding is zero and stays zero, so the kernels' inner loops have no column
+edges. Gradients and optimizer state are vectors of the same layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import activation, machine
+from .architecture import Architecture
+from .kernels import activation as kernel_activation
+from .kernels import clip, machine
 from .kernels import plan as kernel_plan
 from .kernels.plan import Plan
+from .norms import BatchNorm
 
 Vector = NDArray[Any]
 Matrix = NDArray[Any]
@@ -35,42 +39,120 @@ def round_up(n: int, multiple: int) -> int:
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """One parameter array in a flat vector: rows of `ld` elements from `offset`.
+
+    `shape` is the true one. `copies` of the one number of a whole layer's slope follow each other,
+    so that the kernels find it beside every unit; the first is the parameter.
+    """
+
+    name: str
+    kind: str
+    layer: int
+    offset: int
+    rows: int
+    ld: int
+    shape: tuple[int, ...]
+    copies: int = 1
+
+    @property
+    def length(self) -> int:
+        """Elements with padding."""
+        return self.rows * self.ld
+
+    def view(self, flat: Vector) -> NDArray[Any]:
+        """Return the true part of the tensor in a vector."""
+        whole = flat[self.offset : self.offset + self.length].reshape(self.rows, self.ld)
+        return whole[:, : self.shape[1]] if len(self.shape) == 2 else whole[0, : self.shape[0]]
+
+
+@dataclass(frozen=True)
 class Layout:
-    """The parameter vector of a network: its length in elements, where each W and b begins."""
+    """The parameter vector of a network and the vector of its running statistics."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]  # of each layer's output, input included: sizes in whole lines
-    weight_offsets: tuple[int, ...]
-    bias_offsets: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
     length: int
+    running: tuple[Tensor, ...]
+    running_length: int
 
     @classmethod
-    def of(cls, sizes: Sequence[int], dtype: np.dtype[Any]) -> "Layout":
-        """Lay out the parameters for layers of these sizes."""
+    def of(cls, architecture: Architecture, dtype: np.dtype[Any]) -> "Layout":
+        """Lay out the parameters of a network."""
+        sizes = architecture.sizes
         line = machine.CACHE_LINE // dtype.itemsize
         strides = tuple(round_up(n, line) for n in sizes)
-        weights, biases, offset = [], [], 0
-        for n_in, ld in zip(sizes[:-1], strides[1:], strict=True):
-            weights.append(offset)
-            biases.append(offset + n_in * ld)
-            offset += (n_in + 1) * ld
-        return cls(tuple(sizes), strides, tuple(weights), tuple(biases), offset)
+        tensors: list[Tensor] = []
+        running: list[Tensor] = []
+
+        def place(
+            into: list[Tensor], layer: int, kind: str, rows: int, n: int, copies: int = 1
+        ) -> None:
+            offset = into[-1].offset + into[-1].length if into else 0
+            shape = (rows, n) if kind == "weight" else (n,)
+            name = f"layers.{layer - 1}.{kind}"
+            into.append(Tensor(name, kind, layer, offset, rows, strides[layer], shape, copies))
+
+        for layer, (n_in, n_out) in enumerate(pairwise(sizes), 1):
+            place(tensors, layer, "weight", n_in, n_out)
+            place(tensors, layer, "bias", 1, n_out)
+            if layer == len(sizes) - 1:
+                break
+            activation, norm = architecture.activations[layer - 1], architecture.norms[layer - 1]
+            if activation.name == "prelu" and activation.per_unit:
+                place(tensors, layer, "slope", 1, n_out)
+            elif activation.name == "prelu":
+                place(tensors, layer, "slope", 1, 1, copies=n_out)
+            if norm is not None:
+                place(tensors, layer, "gain", 1, n_out)
+                place(tensors, layer, "shift", 1, n_out)
+            if isinstance(norm, BatchNorm):
+                place(running, layer, "running_mean", 1, n_out)
+                place(running, layer, "running_variance", 1, n_out)
+
+        def end(of: list[Tensor]) -> int:
+            return of[-1].offset + of[-1].length if of else 0
+
+        return cls(sizes, strides, tuple(tensors), end(tensors), tuple(running), end(running))
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters without padding."""
+        return sum(int(np.prod(tensor.shape)) for tensor in self.tensors)
+
+    def views(self, flat: Vector, kind: str) -> tuple[NDArray[Any], ...]:
+        """Views of a kind's tensors in a vector, one for each layer: empty where it has none.
+
+        Kinds that only hidden layers have leave out the output layer.
+        """
+        count = len(self.sizes) - (1 if kind in ("weight", "bias") else 2)
+        found: list[NDArray[Any]] = [flat[:0]] * count
+        for tensor in self.running if kind.startswith("running") else self.tensors:
+            if tensor.kind == kind:
+                found[tensor.layer - 1] = tensor.view(flat)
+        return tuple(found)
 
     def weights(self, flat: Vector) -> tuple[Matrix, ...]:
         """Views W_l [n_in, n_out] of a vector of this layout."""
-        return tuple(
-            flat[offset : offset + n_in * ld].reshape(n_in, ld)[:, :n_out]
-            for offset, n_in, n_out, ld in zip(
-                self.weight_offsets, self.sizes[:-1], self.sizes[1:], self.strides[1:], strict=True
-            )
-        )
+        return self.views(flat, "weight")
 
     def biases(self, flat: Vector) -> tuple[Vector, ...]:
         """Views b_l [n_out] of a vector of this layout."""
-        return tuple(
-            flat[offset : offset + n_out]
-            for offset, n_out in zip(self.bias_offsets, self.sizes[1:], strict=True)
-        )
+        return self.views(flat, "bias")
+
+    def spread(self, flat: Vector) -> None:
+        """Make the copies of every number that is a whole layer's equal to the first."""
+        for tensor in self._copied():
+            flat[tensor.offset : tensor.offset + tensor.copies] = flat[tensor.offset]
+
+    def gather(self, flat: Vector) -> None:
+        """Set the copies of every number that is a whole layer's to zero but the first."""
+        for tensor in self._copied():
+            flat[tensor.offset + 1 : tensor.offset + tensor.copies] = 0
+
+    def _copied(self) -> Iterator[Tensor]:
+        return (tensor for tensor in self.tensors if tensor.copies > 1)
 
     def pack(self, flat: Vector) -> Vector:
         """Return the vector as the team trains on it: each W in panels of one vector's columns."""
@@ -81,20 +163,24 @@ class Layout:
         return packed
 
     def unpack(self, packed: Vector, flat: Vector) -> None:
-        """Write a packed vector to one of the ordinary layout."""
-        flat[...] = packed
-        for row_major, panels in zip(self._panels(flat, 1), self._panels(packed, 0), strict=True):
+        """Write a packed vector to one of the ordinary layout, in one assignment at the end."""
+        ordinary = packed.copy()
+        for row_major, panels in zip(
+            self._panels(ordinary, 1), self._panels(packed, 0), strict=True
+        ):
             row_major[...] = panels
+        flat[...] = ordinary
 
     def _panels(self, vector: Vector, panel_axis: int) -> list[NDArray[Any]]:
         """Views [panels, n_in, lanes] of each W, whose memory has the panels as its given axis."""
         lanes = machine.VECTOR_BYTES // vector.itemsize
         views = []
-        for offset, n_in, ld in zip(
-            self.weight_offsets, self.sizes[:-1], self.strides[1:], strict=True
-        ):
-            shape = (n_in, ld // lanes, lanes) if panel_axis else (ld // lanes, n_in, lanes)
-            view = vector[offset : offset + n_in * ld].reshape(shape)
+        for tensor in self.tensors:
+            if tensor.kind != "weight":
+                continue
+            n_in, count = tensor.rows, tensor.ld // lanes
+            shape = (n_in, count, lanes) if panel_axis else (count, n_in, lanes)
+            view = vector[tensor.offset : tensor.offset + tensor.length].reshape(shape)
             views.append(np.moveaxis(view, panel_axis, 0))
         return views
 
@@ -107,71 +193,177 @@ class Allocation:
     shared: int
     private: int
 
+    @property
+    def norms(self) -> int:
+        """How many sums of squares a gradient is measured by."""
+        lengths = self.plan.tensors[:, kernel_plan.TENSOR_LENGTH]
+        return int((-(-lengths // clip.CHUNK)).sum())
+
+
+class _Space:
+    """Hands out places in a workspace, each on a cache line."""
+
+    def __init__(self, line: int) -> None:
+        self._line = line
+        self.length = 0
+
+    def take(self, length: int) -> int:
+        offset = self.length
+        self.length += round_up(length, self._line)
+        return offset
+
 
 def allocate(
-    layout: Layout, activations: Sequence[str], dtype: np.dtype[Any], threads: int, *, packed: bool
+    architecture: Architecture,
+    layout: Layout,
+    dtype: np.dtype[Any],
+    *,
+    threads: int = 1,
+    rows: int = machine.MICRO_BATCH,
+    packed: bool = False,
+    backward: bool = True,
+    training: bool = True,
+    seed: int = 0,
+    checkpoint_every: int = 1,
+    keep: bool = False,
+    input_gradient: bool = False,
 ) -> Allocation:
     """Lay out the workspaces of a team: what its threads share, and what each has for itself.
 
-    A team of one may use one array of `shared + private` elements for both, see `alone`.
+    rows
+        The most rows of a pass.
+    backward, training
+        Whether there is a backward pass; whether with dropout and the statistics of the batch.
+    checkpoint_every
+        Every how many hidden layers the activations are kept for the backward pass.
+    keep
+        Whether all hidden layers keep z as well, for a reader; there is no backward pass then.
+    input_gradient
+        Whether the gradient by the inputs is computed too.
     """
     line = machine.CACHE_LINE // dtype.itemsize
     sizes, strides = layout.sizes, layout.strides
-    last, batch = len(sizes) - 1, machine.MICRO_BATCH
+    last = len(sizes) - 1
     narrow = sizes[-1] <= machine.NARROW_OUTPUT
-
     table = np.zeros((last + 1, kernel_plan.COLUMNS), np.int64)
     table[:, kernel_plan.SIZE] = sizes
     table[:, kernel_plan.LD] = strides
     table[:, kernel_plan.GRAIN] = line
+    table[:, kernel_plan.DELTA] = -1
     if narrow:
-        table[last - 1, kernel_plan.GRAIN] = round_up(
-            -(-strides[-2] // machine.PARTIAL_BLOCKS), line
-        )
-    table[1:, kernel_plan.WEIGHT] = layout.weight_offsets
-    table[1:, kernel_plan.BIAS] = layout.bias_offsets
-    table[1:last, kernel_plan.ACTIVATION] = [activation.CODES[name] for name in activations]
+        grain = round_up(-(-strides[-2] // machine.PARTIAL_BLOCKS), line)
+        table[last - 1, kernel_plan.GRAIN] = grain
+    columns = {
+        "weight": kernel_plan.WEIGHT,
+        "bias": kernel_plan.BIAS,
+        "slope": kernel_plan.SLOPE,
+        "gain": kernel_plan.GAIN,
+        "shift": kernel_plan.SHIFT,
+        "running_mean": kernel_plan.RUNNING,
+    }
+    for tensor in (*layout.tensors, *layout.running):
+        if tensor.kind in columns:
+            table[tensor.layer, columns[tensor.kind]] = tensor.offset
 
-    shared = 0
-    for layer in range(1, last + 1):
-        if layer < last or not narrow:
-            table[layer, kernel_plan.OUTPUT] = shared
-            shared += batch * strides[layer] * (2 if layer == 1 else 1)
-        if layer < last:
-            table[layer, kernel_plan.DELTA] = shared
-            shared += batch * strides[layer]
-        if layer > 1:
-            table[layer, kernel_plan.TRANSPOSED] = shared
-            shared += strides[layer] * strides[layer - 1]
-    partial = shared
+    numbers = np.zeros((last + 1, kernel_plan.NUMBERS))
+    numbers[:last, kernel_plan.DROPOUT] = architecture.dropout if training else 0.0
+    numbers[1:, kernel_plan.L2] = architecture.l2
+    numbers[1:, kernel_plan.L1] = architecture.l1
+    shared, private = _Space(line), _Space(line)
+    if numbers[0, kernel_plan.DROPOUT] > 0:
+        table[0, kernel_plan.MASK] = private.take(rows * strides[0])
+
+    every = checkpoint_every if backward else 1
+    slots: dict[tuple[int, int], int] = {}
+
+    def region(layer: int, column: int, slot: int | None, buffers: int = 1) -> None:
+        """Find a place for B rows of a layer; layers with the same slot share one."""
+        width = strides[layer] if slot is None else max(strides[1:last])
+        place = slots.get((column, slot)) if slot is not None else None
+        if place is None:
+            place = shared.take(buffers * rows * width)
+        if slot is not None:
+            slots[column, slot] = place
+        table[layer, column] = place
+        if buffers > 1:
+            table[layer, kernel_plan.PARITY] = rows * width
+
+    for layer in range(1, last):
+        activation, norm = architecture.activations[layer - 1], architecture.norms[layer - 1]
+        row, slot = table[layer], layer % every or None
+        drops = numbers[layer, kernel_plan.DROPOUT] > 0
+        row[kernel_plan.ACTIVATION] = activation.code
+        numbers[layer, kernel_plan.PARAMETER] = activation.alpha or 0.0
+        region(layer, kernel_plan.OUTPUT, slot, 2 if layer == 1 or slot == 1 else 1)
+        if keep or (backward and activation.code in kernel_activation.NEEDS_INPUT):
+            row[kernel_plan.SAVES] = kernel_plan.SAVES_INPUT
+        elif backward and drops:
+            row[kernel_plan.SAVES] = kernel_plan.SAVES_OUTPUT
+        if row[kernel_plan.SAVES] != kernel_plan.NONE:
+            region(layer, kernel_plan.SAVED, slot)
+        if drops:
+            region(layer, kernel_plan.MASK, slot)
+        if activation.name == "prelu":
+            row[kernel_plan.SLOPES] = (
+                kernel_plan.SLOPE_OF_UNIT if activation.per_unit else kernel_plan.SLOPE_OF_LAYER
+            )
+            row[kernel_plan.SLOPE_SUMS] = shared.take(strides[layer])
+        if norm is not None:
+            row[kernel_plan.NORM] = norm.code
+            numbers[layer, kernel_plan.EPSILON] = norm.epsilon
+            region(layer, kernel_plan.NORMED, slot)
+        if isinstance(norm, BatchNorm):
+            numbers[layer, kernel_plan.MOMENTUM] = norm.momentum
+            row[kernel_plan.SPREAD] = shared.take(strides[layer])
+        elif norm is not None:
+            blocks = -(-strides[layer] // int(row[kernel_plan.GRAIN]))
+            row[kernel_plan.SPREAD] = shared.take(threads * rows)
+            row[kernel_plan.MOMENTS] = shared.take(2 * rows * 2 * blocks)
+        if backward:
+            # a third layer's deltas are written only when those of the first are read no more
+            region(layer, kernel_plan.DELTA, None if every == 1 else layer % 3)
+    if input_gradient:
+        table[0, kernel_plan.DELTA] = shared.take(rows * strides[0])
+    if not narrow:
+        region(last, kernel_plan.OUTPUT, None, 2 if last == 1 else 1)
+    if backward:
+        first = 1 if input_gradient else 2
+        scratch = [strides[layer] * strides[layer - 1] for layer in range(first, last + 1)]
+        table[:, kernel_plan.TRANSPOSED] = shared.take(max(scratch, default=0))
+    partial = 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
-        shared += 2 * blocks * batch * strides[-1]
-
-    offsets, private = [], 0
-    for length in (
-        batch * strides[0],  # inputs
-        batch * strides[-1] if narrow else 0,  # logits
-        machine.TILE_ROWS * machine.STRIP_COLUMNS,  # strip of a gradient
-        max(*strides, machine.STRIP_COLUMNS),  # zeros
-        batch,  # ones
-    ):
-        offsets.append(private)
-        private += round_up(length, line)
+        partial = shared.take(2 * blocks * rows * strides[-1])
+    widest = max(strides)
     return Allocation(
-        Plan(table, threads, int(packed), int(narrow), partial, *offsets), shared, private
+        Plan(
+            table,
+            numbers,
+            np.array([(t.offset, t.length, t.copies) for t in layout.tensors], np.int64),
+            threads,
+            int(packed),
+            int(narrow),
+            int(training),
+            rows,
+            every,
+            seed,
+            partial,
+            inputs=private.take(rows * strides[0]),
+            logits=private.take(rows * strides[-1] if narrow else 0),
+            strip=private.take(max(machine.TILE_ROWS * machine.STRIP_COLUMNS, 2 * widest)),
+            zeros=private.take(max(widest, machine.STRIP_COLUMNS)),
+            ones=private.take(rows),
+            target=private.take(strides[-1]),
+        ),
+        shared.length,
+        private.length,
     )
 
 
 def alone(allocation: Allocation) -> Allocation:
     """The same for a team of one in a single array: the private part behind the shared one."""
     plan, shared = allocation.plan, allocation.shared
-    moved = plan._replace(
-        threads=1,
-        inputs=plan.inputs + shared,
-        logits=plan.logits + shared,
-        strip=plan.strip + shared,
-        zeros=plan.zeros + shared,
-        ones=plan.ones + shared,
-    )
+    private = ("inputs", "logits", "strip", "zeros", "ones", "target")
+    moved = plan._replace(**{name: getattr(plan, name) + shared for name in private})
+    moved.table[0, kernel_plan.MASK] += shared
     return Allocation(moved, shared + allocation.private, 0)

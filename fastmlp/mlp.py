@@ -1,25 +1,35 @@
 """The multilayer perceptron: a shape, one flat vector of parameters, and what it can compute."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import activations, initializers, losses, threads
-from ._checks import check_inputs, check_labels, check_sequence, check_targets, check_whole
-from ._execution import Batch, Execution
-from .kernels import loss as kernel_loss
+from . import initializers, losses, norms, threads
+from ._checks import (
+    check_flag,
+    check_inputs,
+    check_weights,
+    check_whole,
+)
+from ._execution import Batch, Execution, Procedure
+from .activations import Activation
+from .architecture import Architecture
+from .initializers import Initializer
 from .kernels import machine, resolve_dtype
-from .kernels import optimizer as kernel_optimizer
-from .kernels.program import Job
+from .kernels import plan as kernel_plan
 from .layout import Layout, aligned_zeros
+from .losses import Loss
+from .norms import BatchNorm, LayerNorm
 
-__all__ = ["MLP", "Evaluation", "Gradient"]
+__all__ = ["MLP", "Evaluation", "Gradient", "LayerValues"]
 
 Array = NDArray[Any]
+LARGEST_PASS = 1024  # rows of a pass whose workspace is read
 
 
 @dataclass(frozen=True)
@@ -42,28 +52,60 @@ class Gradient:
         dL/dW_l [n_in, n_out] for each layer.
     biases
         dL/db_l [n_out] for each layer.
+    slopes, gains, shifts
+        Of the hidden layers: dL/dslope [1] or [n_out], dL/dgain and dL/dshift [n_out]; empty arrays
+        where a layer has none.
     """
 
     flat: Array
     weights: tuple[Array, ...]
     biases: tuple[Array, ...]
+    slopes: tuple[Array, ...]
+    gains: tuple[Array, ...]
+    shifts: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class LayerValues:
+    """What each layer computes for some samples, from the first hidden layer to the output.
+
+    Attributes
+    ----------
+    pre_activations
+        z [n, units]: W and b applied to what comes from below, and the norm if there is one.
+    activations
+        a = f(z) [n, units]; of the output layer, z itself.
+    """
+
+    pre_activations: tuple[Array, ...]
+    activations: tuple[Array, ...]
 
 
 class MLP:
-    """A multilayer perceptron: A_0 = X, A_l = f_l(A_{l-1} W_l + b_l), the last layer linear.
+    """A multilayer perceptron: A_0 = X, A_l = f_l(norm_l(A_{l-1} W_l + b_l)), the last one linear.
 
     Parameters
     ----------
     layer_sizes
         Units of each layer, inputs first and outputs last: at least two numbers.
     activation
-        "identity", "relu", "sigmoid", "tanh" or "softplus": one name for all hidden layers, or one
-        for each.
+        A name or an `Activation`: one for all hidden layers, or one for each. See
+        `fastmlp.activations.resolve` for the names.
     loss
-        "softmax_cross_entropy" (y: labels 0 to K-1), "squared_error" (mean over samples of
-        ||z - y||**2) or "half_squared_error" (half of that).
+        A name or a `Loss`, which has the equations. "softmax_cross_entropy" (y: labels 0 to K-1),
+        "binary_cross_entropy" and the losses of regressions.
+    dropout
+        Probability in [0, 1) with which a hidden unit is left out in training: one number, or one
+        for the inputs and each hidden layer.
+    norm
+        "batch", "layer", a `BatchNorm`, a `LayerNorm` or None: one, or one for each hidden layer.
+    l2, l1
+        The loss that is trained has the penalty l2/2 sum W**2 + l1 sum abs(W) added, of the weights
+        alone: one number, or one for each layer.
+    initializer
+        Of the weights, see `fastmlp.initializers.resolve`; None chooses by the activation.
     seed
-        Of the initial parameters, and of the shuffles in `fit`.
+        Of the initial parameters, and of shuffles and dropout in `fit`.
     dtype
         "float32" or "float64".
 
@@ -73,6 +115,11 @@ class MLP:
         All parameters in one 64-byte aligned vector, rows padded with zeros, see `layout`.
     weights, biases
         Views W_l [n_in, n_out] and b_l [n_out] of `theta`. Writing to them changes the network.
+    slopes, gains, shifts
+        Views of what hidden layers add: the slope of "prelu", [1] or [n_out], and the norm's gain
+        and shift [n_out]; empty arrays where there is none.
+    running_means, running_variances
+        The statistics [n_out] that batch norm predicts with; empty where there is none.
     metadata
         Text that travels with the saved file.
 
@@ -94,58 +141,94 @@ class MLP:
         self,
         layer_sizes: Sequence[int],
         *,
-        activation: str | Sequence[str] = "relu",
-        loss: str = "softmax_cross_entropy",
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        loss: str | Loss = "softmax_cross_entropy",
+        dropout: float | Sequence[float] = 0.0,
+        norm: norms.Kind | Sequence[norms.Kind] = None,
+        l2: float | Sequence[float] = 0.0,
+        l1: float | Sequence[float] = 0.0,
+        initializer: Initializer | Sequence[Initializer] | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        sizes = tuple(
-            check_whole(n, f"layer_sizes[{i}]", 1)
-            for i, n in enumerate(check_sequence(layer_sizes, "layer_sizes"))
-        )
-        if len(sizes) < 2:
-            raise ValueError(
-                f"layer_sizes must name the inputs and the outputs at least, got {list(sizes)}"
-            )
-        self.layer_sizes = sizes
-        self.activations = activations.resolve(activation, len(sizes) - 2)
+        self.architecture = Architecture.of(layer_sizes, activation, norm, dropout, l2, l1)
         self.loss = losses.resolve(loss)
-        if self.is_classifier and sizes[-1] < 2:
-            raise ValueError(f"layer_sizes[-1] must be at least 2 for {loss}, got {sizes[-1]}")
+        self.loss.check_outputs(self.layer_sizes[-1])
         self.seed = check_whole(seed, "seed", 0, 2**63)
         self.dtype = resolve_dtype(dtype)
         self.metadata: dict[str, str] = {}
         self._allocate()
         rng = np.random.Generator(np.random.Philox(self.seed))
-        initializers.initialize(self.weights, self.biases, self.activations, rng)
+        names = [f.name for f in self.activation]
+        initializers.initialize(self.weights, self.biases, names, rng, initializer)
+        for slope, f in zip(self.slopes, self.activation, strict=True):
+            slope[...] = f.alpha or 0.0
+        for gain in self.gains:
+            gain[...] = 1.0
+        for variance in self.running_variances:
+            variance[...] = 1.0
+        self.layout.spread(self.theta)
 
     def _allocate(self) -> None:
-        """Make the vector of parameters, all zero, and the views of it."""
-        self.layout = Layout.of(self.layer_sizes, self.dtype)
+        """Make the vectors of parameters and statistics, all zero, and the views of them."""
+        self.layout = Layout.of(self.architecture, self.dtype)
         self.theta = aligned_zeros(self.layout.length, self.dtype)
-        self.weights = self.layout.weights(self.theta)
-        self.biases = self.layout.biases(self.theta)
+        self.weights, self.biases = self.layout.weights(self.theta), self.layout.biases(self.theta)
+        self.slopes = self.layout.views(self.theta, "slope")
+        self.gains = self.layout.views(self.theta, "gain")
+        self.shifts = self.layout.views(self.theta, "shift")
+        self.running = aligned_zeros(self.layout.running_length, self.dtype)
+        self.running_means = self.layout.views(self.running, "running_mean")
+        self.running_variances = self.layout.views(self.running, "running_variance")
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("layout", "weights", "biases")
-        return {name: value for name, value in self.__dict__.items() if name not in views}
+        return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._allocate()
         self.theta[...] = state["theta"]
+        self.running[...] = state["running"]
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Units of each layer, inputs first and outputs last."""
+        return self.architecture.sizes
+
+    @property
+    def activation(self) -> tuple[Activation, ...]:
+        """The activation of each hidden layer."""
+        return self.architecture.activations
+
+    @property
+    def norm(self) -> tuple[BatchNorm | LayerNorm | None, ...]:
+        """The norm of each hidden layer."""
+        return self.architecture.norms
+
+    @property
+    def dropout(self) -> tuple[float, ...]:
+        """The probability of dropout of the inputs and of each hidden layer."""
+        return self.architecture.dropout
+
+    @property
+    def l2(self) -> tuple[float, ...]:
+        """The l2 of each layer's weights."""
+        return self.architecture.l2
+
+    @property
+    def l1(self) -> tuple[float, ...]:
+        """The l1 of each layer's weights."""
+        return self.architecture.l1
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the targets are class labels."""
-        return losses.is_classification(self.loss)
+        """Whether the targets are classes."""
+        return self.loss.is_classifier
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights and biases, padding not counted."""
-        return sum(
-            (n + 1) * m for n, m in zip(self.layer_sizes, self.layer_sizes[1:], strict=False)
-        )
+        """Number of trainable parameters, padding not counted."""
+        return self.layout.n_parameters
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the outputs of the last layer [n, O]: logits of the classes, or predictions.
@@ -157,11 +240,14 @@ class MLP:
         """
         x = check_inputs(X, self.layer_sizes[0], self.dtype)
         outputs = np.empty((len(x), self.layer_sizes[-1]), self.dtype)
-        self._forward(Batch.of(x, None, self.layer_sizes[-1]), outputs)
+        self._evaluate(Batch.of(x, self.layer_sizes[-1]), outputs)
         return outputs
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the classes' probabilities softmax(z) [n, K].
+
+        With "binary_cross_entropy" 1 / (1 + exp(-z)) of each label [n, O], or of both classes
+        [n, 2] if there is one output.
 
         Raises
         ------
@@ -170,9 +256,11 @@ class MLP:
         """
         if not self.is_classifier:
             raise ValueError(
-                f"predict_proba needs a classifier, this network has loss {self.loss!r}"
+                f"predict_proba needs a classifier, this network has loss {str(self.loss)!r}"
             )
         z = self.decision_function(X)
+        if self.loss.name == "binary_cross_entropy":
+            return _sigmoid(z if z.shape[1] > 1 else np.hstack([-z, z]))
         z -= z.max(axis=1, keepdims=True)
         np.exp(z, out=z)
         z /= z.sum(axis=1, keepdims=True)
@@ -181,48 +269,128 @@ class MLP:
     def predict(self, X: ArrayLike) -> Array:
         """Return the most probable class of each sample, int64 [n], or the predictions [n, O].
 
+        With "binary_cross_entropy" 0 or 1, int64 [n], or [n, O] for several labels; with "poisson"
+        the means exp(z).
+
         Raises
         ------
         TypeError, ValueError
             As `decision_function`.
         """
         z = self.decision_function(X)
-        return z.argmax(axis=1) if self.is_classifier else z
+        if self.loss.name == "softmax_cross_entropy":
+            labels: Array = z.argmax(axis=1)
+            return labels
+        if self.loss.name == "binary_cross_entropy":
+            labels = (z > 0).astype(np.int64)
+            return labels[:, 0] if z.shape[1] == 1 else labels
+        return np.exp(z) if self.loss.name == "poisson" else z
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike) -> Evaluation:
-        """Return mean loss and accuracy over the samples.
+    def evaluate(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> Evaluation:
+        """Return mean loss, without penalty, and accuracy over the samples.
 
         Raises
         ------
         TypeError, ValueError
-            If X is not as in `decision_function`, or y not labels 0 to K-1 [n] for a classifier,
-            else finite targets [n, O].
+            If X is not as in `decision_function`, y is not what the loss needs (see `Loss`), or
+            the weights are not finite numbers [n] of at least 0.
         """
-        scores = self._forward(self._checked(X, y), None)
-        return Evaluation(float(scores[2]), float(scores[3]) if self.is_classifier else None)
+        loss, accuracy = self._evaluate(self._checked(X, y, sample_weight), None)
+        return Evaluation(loss, accuracy if self.is_classifier else None)
 
-    def loss_and_gradient(self, X: ArrayLike, y: ArrayLike) -> tuple[float, Gradient]:
-        """Return the mean loss over the samples and its gradient by all parameters.
+    @property
+    def penalty(self) -> float:
+        """Sum over the layers of l2/2 sum W**2 + l1 sum abs(W), in float64."""
+        total = 0.0
+        for w, l2, l1 in zip(self.weights, self.l2, self.l1, strict=True):
+            if l2:
+                total += l2 / 2 * float(np.square(w, dtype=np.float64).sum())
+            if l1:
+                total += l1 * float(np.abs(w).sum(dtype=np.float64))
+        return total
+
+    def loss_and_gradient(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        training: bool = True,
+        checkpoint_every: int = 1,
+    ) -> tuple[float, Gradient]:
+        """Return the mean loss over the samples plus penalty, and its gradient by all parameters.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `evaluate`.
+        training
+            Whether dropout leaves out units, always those of step 0 of `seed`, and batch norm takes
+            the statistics of these samples; else the function that `evaluate` computes. Running
+            statistics do not change.
+        checkpoint_every
+            Every how many hidden layers the activations are kept, see `fit`.
 
         Raises
         ------
         TypeError, ValueError
             As `evaluate`.
         """
-        batch = self._checked(X, y)
-        job = Job(self._loss_code, kernel_optimizer.KEEP, 1, len(batch), 0, 0)
-        execution = Execution(
-            self.layout,
-            self.activations,
-            self.theta,
-            job,
-            samples=batch,
-            threads=self._threads_for(len(batch)),
-        )
-        _finish(execution, len(batch))
-        flat = execution.gradient
-        gradient = Gradient(flat, self.layout.weights(flat), self.layout.biases(flat))
-        return float(execution.history[0, 0]), gradient
+        check_flag(training, "training")
+        batch = self._checked(X, y, sample_weight)
+        every = check_whole(checkpoint_every, "checkpoint_every", 1)
+        return self._loss_and_gradient(batch, training=training, checkpoint_every=every)
+
+    def input_gradient(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> Array:
+        """Return the gradient [n, layer_sizes[0]] of the mean loss over the samples by X.
+
+        Of the function that `evaluate` computes: without dropout, with running statistics.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `evaluate`.
+        """
+        batch = self._checked(X, y, sample_weight)
+        gradient = np.empty_like(batch.x)
+        weights = []
+        for rows in _slices(len(batch)):
+            part = batch.take(np.arange(rows.start, rows.stop))
+            procedure = Procedure(len(part), training=False, input_gradient=True)
+            execution = Execution(self, procedure=procedure, samples=part)
+            loss, _ = execution.differentiate()
+            gradient[rows] = execution.read(0, kernel_plan.DELTA)
+            if not math.isfinite(loss):
+                gradient[rows] = math.nan
+            gradient[rows] *= execution.weight
+            weights.append(execution.weight)
+        gradient /= sum(weights) or 1.0
+        return gradient
+
+    def activations(self, X: ArrayLike) -> LayerValues:
+        """Return what each layer computes for the samples, as a prediction does.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `decision_function`.
+        """
+        x = check_inputs(X, self.layer_sizes[0], self.dtype)
+        outputs = np.empty((len(x), self.layer_sizes[-1]), self.dtype)
+        before = [np.empty((len(x), n), self.dtype) for n in self.layer_sizes[1:-1]]
+        after = [np.empty_like(z) for z in before]
+        for rows in _slices(len(x), machine.MICRO_BATCH):
+            batch = Batch.of(x[rows], self.layer_sizes[-1])
+            execution = Execution(self, others=batch, outputs=outputs[rows], keep=True)
+            execution.evaluate()
+            for layer, (z, a) in enumerate(zip(before, after, strict=True), 1):
+                z[rows] = execution.read(layer, kernel_plan.SAVED)
+                a[rows] = execution.read(layer, kernel_plan.OUTPUT)
+        return LayerValues((*before, outputs), (*after, outputs))
 
     def clone(self) -> "MLP":
         """Return an equal network with memory of its own."""
@@ -236,18 +404,19 @@ class MLP:
         TypeError, ValueError
             If dtype is neither float32 nor float64.
         """
-        other = MLP(
-            self.layer_sizes,
-            activation=self.activations if self.activations else "identity",
-            loss=self.loss,
-            seed=self.seed,
-            dtype=dtype,
-        )
-        for mine, its in zip(
-            (*self.weights, *self.biases), (*other.weights, *other.biases), strict=True
-        ):
-            its[...] = mine
+        other = object.__new__(MLP)
+        other.__dict__.update(self.__getstate__())
+        other.dtype = resolve_dtype(dtype)
         other.metadata = dict(self.metadata)
+        other._allocate()
+        for which, mine, its in (
+            ("tensors", self.theta, other.theta),
+            ("running", self.running, other.running),
+        ):
+            pairs = zip(getattr(self.layout, which), getattr(other.layout, which), strict=True)
+            for from_tensor, to_tensor in pairs:
+                to_tensor.view(its)[...] = from_tensor.view(mine)
+        other.layout.spread(other.theta)
         return other
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -264,51 +433,82 @@ class MLP:
         return io.load(path)  # type: ignore[return-value]
 
     def __repr__(self) -> str:
+        options = {
+            "dropout": self.dropout if any(self.dropout) else None,
+            "norm": self.norm if any(self.norm) else None,
+            "l2": self.l2 if any(self.l2) else None,
+            "l1": self.l1 if any(self.l1) else None,
+        }
+        given = "".join(f", {name}={list(v)}" for name, v in options.items() if v is not None)
         return (
-            f"MLP({list(self.layer_sizes)}, activation={list(self.activations)}, "
-            f"loss={self.loss!r}, dtype={self.dtype.name!r}, seed={self.seed})"
+            f"MLP({list(self.layer_sizes)}, activation={[str(f) for f in self.activation]}, "
+            f"loss={str(self.loss)!r}{given}, dtype={self.dtype.name!r}, seed={self.seed})"
         )
 
-    @property
-    def _loss_code(self) -> int:
-        return kernel_loss.CODES[self.loss]
-
-    def _checked(self, X: ArrayLike, y: ArrayLike, x_name: str = "X", y_name: str = "y") -> Batch:
+    def _checked(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        names: tuple[str, str, str] = ("X", "y", "sample_weight"),
+    ) -> Batch:
         """Check samples; the names are those of the arguments in errors."""
         outputs = self.layer_sizes[-1]
-        x = check_inputs(X, self.layer_sizes[0], self.dtype, x_name)
-        if self.is_classifier:
-            return Batch.of(x, check_labels(y, len(x), outputs, y_name), outputs)
-        return Batch.of(x, check_targets(y, len(x), outputs, self.dtype, y_name), outputs)
+        x = check_inputs(X, self.layer_sizes[0], self.dtype, names[0])
+        labels, targets = losses.targets_for(self.loss, y, len(x), outputs, self.dtype, names[1])
+        weights = None
+        if sample_weight is not None:
+            weights = check_weights(sample_weight, len(x), names[2])
+        return Batch.of(x, outputs, labels, targets, weights)
 
-    def _loss(self, batch: Batch) -> float:
-        """Mean loss over checked samples."""
-        return float(self._forward(batch, None)[2])
+    def _gradient(self, flat: Array) -> Gradient:
+        """Views of a vector in the layout of the parameters."""
+        kinds = ("weight", "bias", "slope", "gain", "shift")
+        return Gradient(flat, *(self.layout.views(flat, kind) for kind in kinds))
 
-    def _forward(self, batch: Batch, outputs: Array | None) -> Array:
-        """Fill `outputs` [n, O] if given; return [_, _, mean loss, accuracy] if y is known."""
-        job = Job(self._loss_code, kernel_optimizer.KEEP, 0, 1, 0, 0)
-        execution = Execution(
-            self.layout,
-            self.activations,
-            self.theta,
-            job,
-            others=batch,
-            outputs=outputs,
-            threads=self._threads_for(len(batch)),
+    def _loss_and_gradient(
+        self,
+        batch: Batch,
+        *,
+        training: bool = True,
+        checkpoint_every: int = 1,
+        threads: int | None = None,
+    ) -> tuple[float, Gradient]:
+        procedure = Procedure(
+            batch_size=len(batch),
+            seed=self.seed,
+            training=training,
+            checkpoint_every=checkpoint_every,
         )
-        _finish(execution, len(batch))
-        row: Array = execution.history[0]
-        return row
+        team_size = self._threads_for(len(batch), threads)
+        execution = Execution(self, procedure=procedure, samples=batch, threads=team_size)
+        loss, flat = execution.differentiate()
+        return loss + self.penalty, self._gradient(flat)
 
-    def _threads_for(self, samples: int) -> int:
+    def _evaluate(
+        self, batch: Batch, outputs: Array | None, threads: int | None = None
+    ) -> tuple[float, float]:
+        """Fill `outputs` [n, O] if given; return mean loss and accuracy if y is known."""
+        team_size = self._threads_for(len(batch), threads)
+        return Execution(self, others=batch, outputs=outputs, threads=team_size).evaluate()
+
+    def _threads_for(self, samples: int, count: int | None = None) -> int:
         """No more threads than there are micro-batches to share out."""
-        return min(threads.resolve(), -(-samples // machine.MICRO_BATCH))
+        return min(threads.resolve(count), -(-samples // machine.MICRO_BATCH))
 
 
-def _finish(execution: Execution, samples: int) -> None:
-    """Run to the end: here if one micro-batch is all there is, else in a team."""
-    if samples <= machine.MICRO_BATCH:
-        execution.run_here()
-    elif not execution.run():
-        raise KeyboardInterrupt
+_DERIVED = {
+    *("layout", "weights", "biases", "slopes", "gains", "shifts"),
+    *("running_means", "running_variances"),
+}
+
+
+def _sigmoid(z: Array) -> Array:
+    e = np.exp(-np.abs(z))
+    p: Array = np.where(z < 0, e, 1) / (1 + e)
+    return p
+
+
+def _slices(samples: int, size: int = LARGEST_PASS) -> Iterator[slice]:
+    for first in range(0, samples, size):
+        yield slice(first, min(first + size, samples))

@@ -7,13 +7,14 @@ whatever else decides the code: a changed kernel never meets an old binary.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import pickle
 import platform
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,15 +27,51 @@ from numba.core.caching import (
     IndexDataCacheFile,
     _CacheLocator,
 )
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.cpu import CPUContext
 
 from . import machine
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 JIT_DISABLED = bool(config.DISABLE_JIT)
 
-kernel = njit(**OPTIONS)
-inlined = njit(**OPTIONS, forceinline=True)
-glue = njit(**OPTIONS, inline="always")
+# Kernels count no references (they own nothing), and only their twins are called from Python.
+KERNEL_OPTIONS = {
+    **OPTIONS,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+
+
+def kernel(function: Callable[..., Any], **options: Any) -> Any:
+    """A function that other kernels call; called from Python, a twin with a wrapper is compiled.
+
+    Numba gives each function a wrapper that takes Python's arguments apart, which costs more than
+    half of the compilation of a small one.
+    """
+    dispatcher = njit(**KERNEL_OPTIONS, **options)(function)
+    if not JIT_DISABLED:
+        twin = functools.cache(lambda: njit(**OPTIONS, **options)(function))
+        dispatcher._compile_for_args = lambda *args, **kwargs: twin()
+        dispatcher.add_overload = functools.partial(_add_overload, dispatcher)
+    return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A kernel that LLVM must inline, so that its values stay in registers."""
+    return kernel(function, forceinline=True)
+
+
+def glue(function: Callable[..., Any]) -> Any:
+    """A kernel that is merged into its caller before types are inferred."""
+    return kernel(function, inline="always")
+
+
+def _add_overload(dispatcher: Any, result: Any) -> None:
+    """Let other kernels call what was compiled, but not Python: there may be no machine code."""
+    dispatcher.overloads[tuple(result.signature.args)] = result
 
 
 def fingerprint() -> str:
@@ -156,6 +193,47 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         return False
 
 
+@contextlib.contextmanager
+def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
+    """Have only the entry optimised and turned into machine code, with all kernels below it.
+
+    Numba would do so for every kernel by itself, callees included: ten times for what is called ten
+    levels deep. Here kernels come to the entry as they were lowered.
+    """
+    package = __name__.rpartition(".")[0]
+    parts: set[Any] = set()
+    with global_compiler_lock:  # so that what is replaced is Numba's own
+        get_executable = CPUContext.get_executable
+        optimize = JITCodeLibrary._optimize_final_module
+        finalize = JITCodeLibrary._finalize_final_module
+
+        def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
+            is_kernel = descriptor.modname.startswith(package)
+            if is_kernel and descriptor.qualname != entry.__qualname__:
+                parts.add(library)
+                return lambda: None  # what kernels know this overload by
+            return get_executable(context, library, descriptor, environment)
+
+        def optimize_whole(library: Any) -> None:
+            if library not in parts:
+                optimize(library)
+
+        def finalize_whole(library: Any) -> None:
+            if library not in parts:
+                finalize(library)
+            library._finalized = True
+
+        CPUContext.get_executable = executable
+        JITCodeLibrary._optimize_final_module = optimize_whole
+        JITCodeLibrary._finalize_final_module = finalize_whole
+        try:
+            yield
+        finally:
+            CPUContext.get_executable = get_executable
+            JITCodeLibrary._optimize_final_module = optimize
+            JITCodeLibrary._finalize_final_module = finalize
+
+
 _warnings: list[str] = []
 
 
@@ -171,10 +249,11 @@ def _warn_once(action: str, error: Exception) -> None:
 
 
 def entry(function: Callable[..., Any]) -> Any:
-    """Compile like `kernel` on the first call from Python, or load from the disk cache."""
-    dispatcher = kernel(function)
+    """A function that Python calls, compiled in one module and cached on disk."""
+    dispatcher = njit(**OPTIONS)(function)
     if not JIT_DISABLED:
         dispatcher._cache = KernelCache(function)
+        dispatcher.compile = _one_module(function)(dispatcher.compile)
     return dispatcher
 
 

@@ -1,20 +1,70 @@
-"""The activation functions: each forward, beside its derivative written in terms of the output.
+"""The activation functions: each forward, beside its derivative.
 
-A layer computes a = f(z) in place of z, so the backward pass knows a alone: f'(z) = g(a).
+A layer keeps what the derivative is a function of: the output a = f(z), or, for the codes in
+`NEEDS_INPUT`, z itself.
+
+The self-gated functions (gelu, gelu_tanh, silu, mish) are written as max(z, 0) - h: h vanishes
+at both ends, so nothing overflows, and the tail at negative z keeps its relative accuracy. In all
+but mish, h is a function of |z|, so that f'(z) is h'(|z|) or 1 - h'(|z|).
 """
 
 from ._jit import inlined, kernel
-from .elementwise import exp, expm1, log1p
-from .simd import absolute, choose_less, fill, lanes, load, store
+from .elementwise import exp, exp_times, expm1, gaussian_times, log1p, tail_ratio
+from .simd import absolute, choose_less, fill, fma, is_double, lanes, load, store
 
-IDENTITY, RELU, SIGMOID, TANH, SOFTPLUS = range(5)
+(
+    IDENTITY,
+    RELU,
+    SIGMOID,
+    TANH,
+    SOFTPLUS,
+    LEAKY_RELU,
+    PRELU,
+    ELU,
+    SELU,
+    GELU,
+    GELU_TANH,
+    SILU,
+    MISH,
+) = range(13)
 CODES = {
     "identity": IDENTITY,
     "relu": RELU,
     "sigmoid": SIGMOID,
     "tanh": TANH,
     "softplus": SOFTPLUS,
+    "leaky_relu": LEAKY_RELU,
+    "prelu": PRELU,
+    "elu": ELU,
+    "selu": SELU,
+    "gelu": GELU,
+    "gelu_tanh": GELU_TANH,
+    "silu": SILU,
+    "mish": MISH,
 }
+# the derivative is computed from z: the output does not tell it, or a slope below 0 hides z's sign
+NEEDS_INPUT = frozenset({LEAKY_RELU, PRELU, ELU, GELU, GELU_TANH, SILU, MISH})
+# the derivative jumps at 0 (that of elu unless alpha is 1)
+KINKED = frozenset({RELU, LEAKY_RELU, PRELU, ELU, SELU})
+
+SELU_SCALE = 1.0507009873554804934193349852946
+# the scale times alpha = 1.6732632423543772848170429916717
+SELU_LEFT = 1.7580993408473768599402175208123
+# 1 / sqrt(2 pi)
+DENSITY = 0.39894228040143267794
+# gelu_tanh is z / (1 + e**-s) with s = 2 sqrt(2 / pi) (z + 0.044715 z**3)
+TANH_LINEAR, TANH_CUBIC = 1.59576912160573071176, 0.07135481627260024995
+# beyond these |z|, h is 0 in float32 and float64
+EXP_LIMITS = 120.0, 760.0
+NORMAL_LIMITS = 15.0, 39.0
+TANH_LIMITS = 12.0, 22.0
+
+
+@inlined
+def magnitude(x, limit):
+    """|x|, but at most the limit."""
+    t = absolute(x)
+    return choose_less(limit, t, limit, t)
 
 
 @inlined
@@ -25,10 +75,10 @@ def relu(x):
 
 
 @inlined
-def relu_backward(da, a):
-    """da where a > 0, else 0; so the derivative at 0 is 0."""
+def relu_slope(a):
+    """1 where a > 0, else 0."""
     zero = fill(a, 0.0)
-    return choose_less(zero, a, da, zero)
+    return choose_less(zero, a, fill(a, 1.0), zero)
 
 
 @inlined
@@ -40,9 +90,9 @@ def sigmoid(x):
 
 
 @inlined
-def sigmoid_backward(da, a):
-    """da a (1 - a)."""
-    return da * (a * (fill(a, 1.0) - a))
+def sigmoid_slope(a):
+    """a (1 - a)."""
+    return a * (fill(a, 1.0) - a)
 
 
 @inlined
@@ -53,10 +103,10 @@ def tanh(x):
 
 
 @inlined
-def tanh_backward(da, a):
-    """da (1 - a**2), as (1 - a)(1 + a), which does not cancel near |a| = 1."""
+def tanh_slope(a):
+    """1 - a**2, as (1 - a)(1 + a), which does not cancel near |a| = 1."""
     one = fill(a, 1.0)
-    return da * ((one - a) * (one + a))
+    return (one - a) * (one + a)
 
 
 @inlined
@@ -66,58 +116,292 @@ def softplus(x):
 
 
 @inlined
-def softplus_backward(da, a):
-    """da sigmoid(z), where sigmoid(z) = 1 - e**-a."""
-    return da * -expm1(-a)
+def softplus_slope(a):
+    """sigmoid(z) = 1 - e**-a."""
+    return -expm1(-a)
+
+
+@inlined
+def rectifier(x, slope):
+    """x where x > 0, else slope x."""
+    return choose_less(fill(x, 0.0), x, x, slope * x)
+
+
+@inlined
+def rectifier_slope(x, slope):
+    """1 where x > 0, else the slope."""
+    return choose_less(fill(x, 0.0), x, fill(x, 1.0), slope)
+
+
+@inlined
+def elu(x, right, left):
+    """Right x where x > 0, else left (e**x - 1)."""
+    zero = fill(x, 0.0)
+    return choose_less(zero, x, right * x, left * expm1(choose_less(zero, x, zero, x)))
+
+
+@inlined
+def elu_slope(x, right, left):
+    """Right where x > 0, else left e**x."""
+    zero = fill(x, 0.0)
+    return choose_less(zero, x, right, left * exp(choose_less(zero, x, zero, x)))
+
+
+@inlined
+def selu_slope(a):
+    """The scale where a > 0, else a + scale alpha = scale alpha e**z."""
+    scale, left = fill(a, SELU_SCALE), fill(a, SELU_LEFT)
+    return choose_less(fill(a, 0.0), a, scale, a + left)
+
+
+@inlined
+def gate_slope(x, dh):
+    """f'(x) from dh = h'(|x|), where h is the same for both signs."""
+    return choose_less(x, fill(x, 0.0), dh, fill(x, 1.0) - dh)
+
+
+@inlined
+def gelu(x):
+    """x Phi(x): h = t Phi(-t)."""
+    t = magnitude(x, fill(x, NORMAL_LIMITS[1] if is_double(x) else NORMAL_LIMITS[0]))
+    return relu(x) - gaussian_times(t * tail_ratio(t), t)
+
+
+@inlined
+def gelu_slope(x):
+    """Phi(x) + x phi(x): h' = Phi(-t) - t phi(t)."""
+    t = magnitude(x, fill(x, NORMAL_LIMITS[1] if is_double(x) else NORMAL_LIMITS[0]))
+    return gate_slope(x, gaussian_times(fma(fill(x, -DENSITY), t, tail_ratio(t)), t))
+
+
+@inlined
+def tanh_exponent(t):
+    """s / t, see TANH_LINEAR and TANH_CUBIC."""
+    return fma(fill(t, TANH_CUBIC), t * t, fill(t, TANH_LINEAR))
+
+
+@inlined
+def gelu_tanh(x):
+    """x / (1 + e**-s): h = t e / (1 + e) with e = e**-s."""
+    t = magnitude(x, fill(x, TANH_LIMITS[1] if is_double(x) else TANH_LIMITS[0]))
+    s = t * tanh_exponent(t)
+    one = fill(x, 1.0)
+    return relu(x) - exp_times(t / (exp_times(one, -s) + one), -s)
+
+
+@inlined
+def gelu_tanh_slope(x):
+    """h' = e / (1 + e) - t s' e / (1 + e)**2."""
+    t = magnitude(x, fill(x, TANH_LIMITS[1] if is_double(x) else TANH_LIMITS[0]))
+    one = fill(x, 1.0)
+    s = t * tanh_exponent(t)
+    ds = fma(fill(x, 3 * TANH_CUBIC), t * t, fill(x, TANH_LINEAR))
+    d = one / (exp_times(one, -s) + one)
+    return gate_slope(x, exp_times(d * fma(-(t * ds), d, one), -s))
+
+
+@inlined
+def silu(x):
+    """x / (1 + e**-x): h = t e / (1 + e) with e = e**-t."""
+    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
+    one = fill(x, 1.0)
+    return relu(x) - exp_times(t / (exp_times(one, -t) + one), -t)
+
+
+@inlined
+def silu_slope(x):
+    """h' = e / (1 + e) - t e / (1 + e)**2."""
+    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
+    one = fill(x, 1.0)
+    d = one / (exp_times(one, -t) + one)
+    return gate_slope(x, exp_times(d * fma(-t, d, one), -t))
+
+
+@inlined
+def mish_parts(x, e):
+    """n and D with tanh(softplus(x)) = n e / D for x < 0 and 1 - n e / D else; e = e**-|x|."""
+    zero, one, two = fill(x, 0.0), fill(x, 1.0), fill(x, 2.0)
+    n = choose_less(x, zero, e + two, e + e)
+    return n, choose_less(x, zero, fma(e, n, two), fma(e + one, n, one))
+
+
+@inlined
+def mish(x):
+    """x tanh(ln(1 + e**x)): h = t n e / D, a rational function of e = e**-t but for t e."""
+    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
+    n, bottom = mish_parts(x, exp_times(fill(x, 1.0), -t))
+    return relu(x) - exp_times(t * (n / bottom), -t)
+
+
+@inlined
+def mish_slope(x):
+    """h' = e (n D - 4 t (1 + e) (1 or e)) / D**2, 1 for x < 0."""
+    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
+    one = fill(x, 1.0)
+    e = exp_times(one, -t)
+    n, bottom = mish_parts(x, e)
+    m = choose_less(x, fill(x, 0.0), one, e) * (e + one) * fill(x, 4.0)
+    return gate_slope(x, exp_times((n - t * (m / bottom)) / bottom, -t))
 
 
 def _forward_loop(function):
     @kernel
-    def loop(z):
+    def loop(a, z):
         for i in range(z.shape[0]):
             for j in range(0, z.shape[1], lanes(z)):
-                store(z, i, j, function(load(z, i, j)))
+                store(a, i, j, function(load(z, i, j)))
 
     return loop
 
 
-def _backward_loop(function):
+def _backward_loop(slope):
     @kernel
-    def loop(da, a):
+    def loop(da, saved):
         for i in range(da.shape[0]):
             for j in range(0, da.shape[1], lanes(da)):
-                store(da, i, j, function(load(da, i, j), load(a, i, j)))
+                store(da, i, j, load(da, i, j) * slope(load(saved, i, j)))
 
     return loop
 
 
-_relu_loop, _relu_backward_loop = _forward_loop(relu), _backward_loop(relu_backward)
-_sigmoid_loop, _sigmoid_backward_loop = _forward_loop(sigmoid), _backward_loop(sigmoid_backward)
-_tanh_loop, _tanh_backward_loop = _forward_loop(tanh), _backward_loop(tanh_backward)
-_softplus_loop, _softplus_backward_loop = _forward_loop(softplus), _backward_loop(softplus_backward)
+_relu_loop, _relu_backward_loop = _forward_loop(relu), _backward_loop(relu_slope)
+_sigmoid_loop, _sigmoid_backward_loop = _forward_loop(sigmoid), _backward_loop(sigmoid_slope)
+_tanh_loop, _tanh_backward_loop = _forward_loop(tanh), _backward_loop(tanh_slope)
+_softplus_loop, _softplus_backward_loop = _forward_loop(softplus), _backward_loop(softplus_slope)
+_selu_backward_loop = _backward_loop(selu_slope)
 
 
 @kernel
-def activation_forward(z, code):
-    """z <- f(z) for the matrix z [B, O] whose width is a multiple of the vector's."""
-    if code == RELU:
-        _relu_loop(z)
-    elif code == SIGMOID:
-        _sigmoid_loop(z)
-    elif code == TANH:
-        _tanh_loop(z)
-    elif code == SOFTPLUS:
-        _softplus_loop(z)
+def _gated_loop(a, z, code):
+    for i in range(z.shape[0]):
+        for j in range(0, z.shape[1], lanes(z)):
+            x = load(z, i, j)
+            if code == GELU:
+                y = gelu(x)
+            elif code == GELU_TANH:
+                y = gelu_tanh(x)
+            elif code == SILU:
+                y = silu(x)
+            else:
+                y = mish(x)
+            store(a, i, j, y)
 
 
 @kernel
-def activation_backward(da, a, code):
-    """da <- da f'(z) where a = f(z); both [B, O], widths a multiple of the vector's."""
-    if code == RELU:
-        _relu_backward_loop(da, a)
+def _gated_backward_loop(da, z, code):
+    for i in range(da.shape[0]):
+        for j in range(0, da.shape[1], lanes(da)):
+            x = load(z, i, j)
+            if code == GELU:
+                slope = gelu_slope(x)
+            elif code == GELU_TANH:
+                slope = gelu_tanh_slope(x)
+            elif code == SILU:
+                slope = silu_slope(x)
+            else:
+                slope = mish_slope(x)
+            store(da, i, j, load(da, i, j) * slope)
+
+
+@kernel
+def _identity_loop(a, z):
+    for i in range(z.shape[0]):
+        for j in range(0, z.shape[1], lanes(z)):
+            store(a, i, j, load(z, i, j))
+
+
+@kernel
+def _rectifier_loop(a, z, parameter, slopes, per_unit):
+    for i in range(z.shape[0]):
+        for j in range(0, z.shape[1], lanes(z)):
+            x = load(z, i, j)
+            slope = load(slopes, 0, j) if per_unit else fill(x, parameter)
+            store(a, i, j, rectifier(x, slope))
+
+
+@kernel
+def _rectifier_backward_loop(da, z, parameter, slopes, per_unit):
+    for i in range(da.shape[0]):
+        for j in range(0, da.shape[1], lanes(da)):
+            x = load(z, i, j)
+            slope = load(slopes, 0, j) if per_unit else fill(x, parameter)
+            store(da, i, j, load(da, i, j) * rectifier_slope(x, slope))
+
+
+@kernel
+def _elu_loop(a, z, right, left):
+    for i in range(z.shape[0]):
+        for j in range(0, z.shape[1], lanes(z)):
+            x = load(z, i, j)
+            store(a, i, j, elu(x, fill(x, right), fill(x, left)))
+
+
+@kernel
+def _elu_backward_loop(da, z, alpha):
+    for i in range(da.shape[0]):
+        for j in range(0, da.shape[1], lanes(da)):
+            x = load(z, i, j)
+            store(da, i, j, load(da, i, j) * elu_slope(x, fill(x, 1.0), fill(x, alpha)))
+
+
+@kernel
+def activation_forward(a, z, code, parameter, slopes):
+    """a <- f(z) for matrices [B, O] whose width is a multiple of the vector's; a may be z.
+
+    The parameter is the slope of leaky_relu and the alpha of elu; slopes [1, O] are those of prelu.
+    """
+    if code == IDENTITY:
+        if a is not z:
+            _identity_loop(a, z)
+    elif code == RELU:
+        _relu_loop(a, z)
     elif code == SIGMOID:
-        _sigmoid_backward_loop(da, a)
+        _sigmoid_loop(a, z)
     elif code == TANH:
-        _tanh_backward_loop(da, a)
+        _tanh_loop(a, z)
     elif code == SOFTPLUS:
-        _softplus_backward_loop(da, a)
+        _softplus_loop(a, z)
+    elif code == LEAKY_RELU or code == PRELU:
+        _rectifier_loop(a, z, parameter, slopes, code == PRELU)
+    elif code == ELU or code == SELU:
+        right = SELU_SCALE if code == SELU else 1.0
+        _elu_loop(a, z, right, SELU_LEFT if code == SELU else parameter)
+    else:
+        _gated_loop(a, z, code)
+
+
+@kernel
+def activation_backward(da, saved, code, parameter, slopes):
+    """da <- da f'(z); saved is z for the codes in NEEDS_INPUT and a = f(z) for the others.
+
+    Both [B, O], widths a multiple of the vector's. At a kink, f' is the slope on the left.
+    """
+    if code == RELU:
+        _relu_backward_loop(da, saved)
+    elif code == SIGMOID:
+        _sigmoid_backward_loop(da, saved)
+    elif code == TANH:
+        _tanh_backward_loop(da, saved)
+    elif code == SOFTPLUS:
+        _softplus_backward_loop(da, saved)
+    elif code == LEAKY_RELU or code == PRELU:
+        _rectifier_backward_loop(da, saved, parameter, slopes, code == PRELU)
+    elif code == ELU:
+        _elu_backward_loop(da, saved, parameter)
+    elif code == SELU:
+        _selu_backward_loop(da, saved)
+    elif code != IDENTITY:
+        _gated_backward_loop(da, saved, code)
+
+
+@kernel
+def slope_backward(sums, da, z):
+    """sums [1, O] <- the sums of da min(z, 0) over the rows: dL/d(slopes) of prelu, da = dL/da."""
+    zero = fill(load(z, 0, 0), 0.0)
+    for j in range(0, z.shape[1], lanes(z)):
+        store(sums, 0, j, zero)
+    for i in range(z.shape[0]):
+        for j in range(0, z.shape[1], lanes(z)):
+            x = load(z, i, j)
+            x = choose_less(zero, x, zero, x)
+            store(sums, 0, j, fma(load(da, i, j), x, load(sums, 0, j)))

@@ -1,92 +1,306 @@
 """The losses: each overwrites the outputs of the network with the loss's gradient, in one pass.
 
-B rows, K outputs. `rows[b]` is the sample in row b; `scale` is 1/B of the whole batch, the only
-place where the mean is taken. The loss of each row, and 1 or 0 for a right or wrong class, go to
-`scores[0, b]` and `scores[1, b]` in float64. Columns beyond K (padding) get gradient zero.
+B rows, O outputs (K classes). `rows[b]` is the sample in row b. `scale` is one over the weight of
+the whole batch, the only place where the mean is taken. `scores` [3, B] in float64 gets the row's
+weighted loss, 1 or 0 for a right or wrong answer, and the row's weight. Columns beyond O (padding)
+get gradient zero. `row` [1, ld] is scratch: a row of targets in whole vectors.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import kernel
-from .elementwise import exp
-from .simd import choose_less, fill, first_lanes, lane_max, lane_sum, lanes, load, store
+from ._jit import inlined, kernel
+from .elementwise import exp, log1p
+from .simd import (
+    absolute,
+    borrow,
+    choose_less,
+    fill,
+    first_lanes,
+    fma,
+    lane_max,
+    lane_sum,
+    lanes,
+    load,
+    store,
+)
 
-SOFTMAX_CROSS_ENTROPY, SQUARED_ERROR, HALF_SQUARED_ERROR = range(3)
+(
+    SOFTMAX_CROSS_ENTROPY,
+    SQUARED_ERROR,
+    HALF_SQUARED_ERROR,
+    BINARY_CROSS_ENTROPY,
+    HUBER,
+    ABSOLUTE_ERROR,
+    PINBALL,
+    POISSON,
+) = range(8)
 CODES = {
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
     "squared_error": SQUARED_ERROR,
     "half_squared_error": HALF_SQUARED_ERROR,
+    "binary_cross_entropy": BINARY_CROSS_ENTROPY,
+    "huber": HUBER,
+    "absolute_error": ABSOLUTE_ERROR,
+    "pinball": PINBALL,
+    "poisson": POISSON,
 }
 
 
-@kernel
-def softmax_cross_entropy(z, classes, labels, rows, low, high, scale, scores):
-    """z <- scale (softmax(z) - onehot(y)); the row's loss is ln sum_k e**z_k - z_y.
+class Objective(NamedTuple):
+    """A loss's code and numbers: quantiles float64 [O] or [0], class_weights float64 [K] or [0]."""
 
-    With top = max z and rest = sum of e**(z_k - top) over all but one largest k, the loss is
-    ln(1 + rest) + top - z_y and the gradient of a right class -rest / (1 + rest): both keep their
-    relative accuracy when the network is sure, where log(p) and p - 1 do not.
+    code: int
+    smoothing: float
+    delta: float
+    quantiles: Any
+    class_weights: Any
+
+
+@inlined
+def borrowed_objective(objective):
+    """The objective with borrowed arrays."""
+    return Objective(
+        objective.code,
+        objective.smoothing,
+        objective.delta,
+        borrow(objective.quantiles),
+        borrow(objective.class_weights),
+    )
+
+
+@inlined
+def sample_weight(weights, sample):
+    """The sample's weight: 1 if there are no weights."""
+    return weights[sample] if weights.size > 0 else np.float64(1.0)
+
+
+@inlined
+def row_weight(objective, labels, weights, sample):
+    """The sample's weight times the weight of its label's class: its share of a mean."""
+    weight = sample_weight(weights, sample)
+    if labels.size > 0 and objective.class_weights.size > 0:
+        weight *= objective.class_weights[labels[sample]]
+    return weight
+
+
+@inlined
+def top_of(z, b, classes):
+    """The largest of z[b, :classes] and the first place where it is."""
+    lowest = fill(load(z, b, 0), -math.inf)
+    top_lanes = lowest
+    for j in range(0, classes, lanes(z)):
+        x = first_lanes(classes - j, load(z, b, j), lowest)
+        top_lanes = choose_less(top_lanes, x, x, top_lanes)
+    top = lane_max(top_lanes)
+    best = 0
+    while best < classes - 1 and z[b, best] != top:
+        best += 1
+    return top, best
+
+
+@inlined
+def exponentials(e, i, z, b, classes, top):
+    """e[i] <- e**(z[b] - top); return their sum over all but one of the largest."""
+    lowest = fill(load(z, b, 0), -math.inf)
+    zero, one = fill(lowest, 0.0), fill(lowest, 1.0)
+    smaller, largest = zero, zero
+    for j in range(0, classes, lanes(z)):
+        x = exp(first_lanes(classes - j, load(z, b, j) - fill(zero, top), lowest))
+        store(e, i, j, x)
+        is_largest = choose_less(x, one, zero, one)
+        smaller = smaller + (x - is_largest)
+        largest = largest + is_largest
+    return lane_sum(smaller) + (lane_sum(largest) - 1)
+
+
+@inlined
+def class_targets(row, objective, classes, labels, targets, sample):
+    """row <- t_k = c_k ((1 - s) q_k + s / K), q onehot(y) or soft; return the label, or argmax q.
+
+    s is the smoothing, c the class weights (R. Mueller, S. Kornblith, G. Hinton, 2019).
     """
-    v = lanes(z)
-    for b in range(low, high):
-        lowest = fill(load(z, b, 0), -math.inf)
-        top_lanes = lowest
-        for j in range(0, classes, v):
-            x = first_lanes(classes - j, load(z, b, j), lowest)
-            top_lanes = choose_less(top_lanes, x, x, top_lanes)
-        top = lane_max(top_lanes)
-
-        y = labels[rows[b]]
-        margin = np.float64(top) - np.float64(z[b, y])
-        best = 0
-        while best < classes - 1 and z[b, best] != top:
-            best += 1
-
-        zero, one = fill(lowest, 0.0), fill(lowest, 1.0)
-        smaller, largest = zero, zero
-        for j in range(0, classes, v):
-            e = exp(first_lanes(classes - j, load(z, b, j) - fill(zero, top), lowest))
-            store(z, b, j, e)
-            is_largest = choose_less(e, one, zero, one)
-            smaller = smaller + (e - is_largest)
-            largest = largest + is_largest
-        rest = lane_sum(smaller) + (lane_sum(largest) - 1)
-        factor = scale / (1 + rest)
-
-        right = z[b, y]
-        for j in range(0, z.shape[1], v):
-            inside = load(z, b, j) * fill(zero, factor)
-            store(z, b, j, first_lanes(classes - j, inside, zero))
-        # p_y - 1 = -(rest + 1 - e_y) / (1 + rest)
-        z[b, y] = -(rest + (1 - right)) * factor
-        scores[0, b] = math.log1p(np.float64(rest)) + margin
-        scores[1, b] = 1.0 if best == y else 0.0
+    smoothing, class_weights = objective.smoothing, objective.class_weights
+    for j in range(classes, row.shape[1]):
+        row[0, j] = 0
+    if labels.size > 0:
+        y = labels[sample]
+        for k in range(classes):
+            row[0, k] = smoothing / classes
+        row[0, y] = (1 - smoothing) + smoothing / classes
+    else:
+        y = np.int64(0)
+        for k in range(classes):
+            if targets[sample, k] > targets[sample, y]:
+                y = k
+            row[0, k] = (1 - smoothing) * targets[sample, k] + smoothing / classes
+    if class_weights.size > 0:
+        for k in range(classes):
+            row[0, k] *= class_weights[k]
+    return y
 
 
 @kernel
-def squared_error(z, outputs, targets, rows, low, high, scale, weight, scores):
-    """z <- scale 2 weight (z - t); the row's loss is weight ||z - t||**2."""
+def softmax_cross_entropy(
+    objective, z, classes, labels, targets, weights, rows, low, high, scale, row, scores
+):
+    """z <- scale w (p sum(t) - t), p = softmax(z); the loss is w sum_k t_k (ln sum_j e**z_j - z_k).
+
+    With top = max z and rest = sum of e**(z_k - top) over all but one largest k, the loss of a
+    label is ln(1 + rest) + top - z_y and the gradient of a right class -rest / (1 + rest): both
+    keep their relative accuracy when the network is sure, where log(p) and p - 1 do not.
+    """
+    is_plain = labels.size > 0 and objective.smoothing == 0.0
     for b in range(low, high):
         sample = rows[b]
-        total = 0.0
+        top, best = top_of(z, b, classes)
+        zero = fill(load(z, b, 0), 0.0)
+        largest, others, distance = 1.0, 0.0, 0.0
+        if is_plain:
+            y = labels[sample]
+            weight = row_weight(objective, labels, weights, sample)
+            distance = np.float64(top) - np.float64(z[b, y])
+        else:
+            y = class_targets(row, objective, classes, labels, targets, sample)
+            weight = sample_weight(weights, sample)
+            largest = np.float64(row[0, best])
+            row[0, best] = 0
+            for j in range(0, classes, lanes(z)):
+                t = load(row, 0, j)
+                below = first_lanes(classes - j, fill(zero, top) - load(z, b, j), zero)
+                others += np.float64(lane_sum(t))
+                distance += np.float64(lane_sum(t * below))
+
+        rest = exponentials(z, b, z, b, classes, top)
+        factor = scale * weight / (1 + rest)
+        total = others + largest
+        if is_plain:
+            right = z[b, y]
+            for j in range(0, z.shape[1], lanes(z)):
+                inside = load(z, b, j) * fill(zero, factor)
+                store(z, b, j, first_lanes(classes - j, inside, zero))
+            # p_y - 1 = -(rest + 1 - e_y) / (1 + rest)
+            z[b, y] = -(rest + (1 - right)) * factor
+        else:
+            for j in range(0, z.shape[1], lanes(z)):
+                inside = load(z, b, j) * fill(zero, total * factor)
+                inside = fma(load(row, 0, j), fill(zero, -scale * weight), inside)
+                store(z, b, j, first_lanes(classes - j, inside, zero))
+            # p total - t of the largest = (total - t - t rest) / (1 + rest)
+            z[b, best] = (others - largest * rest) * factor
+        scores[0, b] = weight * (total * math.log1p(np.float64(rest)) + distance)
+        scores[1, b] = 1.0 if best == y else 0.0
+        scores[2, b] = row_weight(objective, labels, weights, sample)
+
+
+@inlined
+def output_targets(row, objective, z, b, outputs, targets, sample):
+    """row <- the sample's targets t.
+
+    For the pinball loss: z <- z - t, row <- the slope there, 1 - q above 0 and -q below.
+    """
+    for k in range(outputs):
+        row[0, k] = targets[sample, k]
+    if objective.code == PINBALL:
         for k in range(outputs):
-            difference = z[b, k] - targets[sample, k]
-            total += np.float64(difference) * np.float64(difference)
-            z[b, k] = 2 * weight * scale * difference
-        for k in range(outputs, z.shape[1]):
-            z[b, k] = 0
-        scores[0, b] = weight * total
-        scores[1, b] = 0.0
+            difference = z[b, k] - row[0, k]
+            z[b, k] = difference
+            if difference > 0:
+                row[0, k] = 1 - objective.quantiles[k]
+            elif difference < 0:
+                row[0, k] = -objective.quantiles[k]
+            else:
+                row[0, k] = difference  # 0, or NaN
+
+
+@inlined
+def binary_cross_entropy(z, t, e):
+    """ln(1 + e**z) - t z, and sigmoid(z) - t; e is e**-|z|.
+
+    With m = |z|, small = sigmoid(-m) and far = t below 0 and 1 - t from there on, they are
+    ln(1 + e**-m) + m far and +-(small - far): nothing overflows, no sure answer cancels.
+    """
+    zero, one = fill(z, 0.0), fill(z, 1.0)
+    far = choose_less(z, zero, t, one - t)
+    slope = e / (one + e) - far
+    return fma(absolute(z), far, log1p(e)), choose_less(z, zero, slope, -slope)
+
+
+@inlined
+def huber(difference, delta):
+    """c (|d| - c/2) with c = min(|d|, delta), and c with the sign of d (P. J. Huber, 1964)."""
+    limit = fill(difference, delta)
+    m = absolute(difference)
+    c = choose_less(limit, m, limit, m)
+    slope = choose_less(difference, fill(difference, 0.0), -c, c)
+    return c * (m - c * fill(difference, 0.5)), slope
+
+
+@inlined
+def absolute_error(difference):
+    """|d|, and the sign of d, 0 at 0."""
+    zero, one = fill(difference, 0.0), fill(difference, 1.0)
+    slope = choose_less(difference, zero, -one, difference)
+    return absolute(difference), choose_less(zero, difference, one, slope)
 
 
 @kernel
-def loss_backward(code, z, outputs, labels, targets, rows, low, high, scale, scores):
+def sum_over_outputs(objective, z, outputs, targets, weights, rows, low, high, scale, row, scores):
+    """z <- scale w dL/dz for a loss L that is a sum over the outputs."""
+    code, smoothing, class_weights = objective.code, objective.smoothing, objective.class_weights
+    factor = 2.0 if code == SQUARED_ERROR else 1.0
+    for b in range(low, high):
+        sample = rows[b]
+        output_targets(row, objective, z, b, outputs, targets, sample)
+        weight = sample_weight(weights, sample)
+        zero = fill(load(z, b, 0), 0.0)
+        half, one = fill(zero, 0.5), fill(zero, 1.0)
+        total, wrong = 0.0, zero
+        for j in range(0, z.shape[1], lanes(z)):
+            x, t = load(z, b, j), load(row, 0, j)
+            difference, e = x - t, zero
+            if code == BINARY_CROSS_ENTROPY or code == POISSON:
+                e = exp(x if code == POISSON else -absolute(x))
+            if code == BINARY_CROSS_ENTROPY:
+                smoothed = fma(t, fill(zero, 1 - smoothing), fill(zero, smoothing / 2))
+                value, slope = binary_cross_entropy(x, smoothed, e)
+                if class_weights.size > 0:
+                    negative, positive = fill(zero, class_weights[0]), fill(zero, class_weights[1])
+                    class_weight = fma(t, positive, (one - t) * negative)
+                    value, slope = value * class_weight, slope * class_weight
+                is_positive = choose_less(half, t, one, zero)
+                miss = absolute(is_positive - choose_less(zero, x, one, zero))
+                wrong = wrong + first_lanes(outputs - j, miss, zero)
+            elif code == HUBER:
+                value, slope = huber(difference, objective.delta)
+            elif code == ABSOLUTE_ERROR:
+                value, slope = absolute_error(difference)
+            elif code == PINBALL:
+                value, slope = x * t, t
+            elif code == POISSON:
+                value, slope = fma(-t, x, e), e - t
+            else:
+                slope = difference * fill(zero, factor)
+                value = slope * difference * half
+            total += np.float64(lane_sum(first_lanes(outputs - j, value, zero)))
+            store(z, b, j, first_lanes(outputs - j, slope * fill(zero, scale * weight), zero))
+        scores[0, b] = weight * total
+        scores[1, b] = 1.0 if code == BINARY_CROSS_ENTROPY and lane_sum(wrong) == 0 else 0.0
+        scores[2, b] = weight
+
+
+@kernel
+def loss_backward(
+    objective, z, outputs, labels, targets, weights, rows, low, high, scale, row, scores
+):
     """Replace rows low to high of the outputs z by the gradient of the loss; fill in the scores."""
-    if code == SOFTMAX_CROSS_ENTROPY:
-        softmax_cross_entropy(z, outputs, labels, rows, low, high, scale, scores)
-    elif code == SQUARED_ERROR:
-        squared_error(z, outputs, targets, rows, low, high, scale, 1.0, scores)
-    elif code == HALF_SQUARED_ERROR:
-        squared_error(z, outputs, targets, rows, low, high, scale, 0.5, scores)
+    if objective.code == SOFTMAX_CROSS_ENTROPY:
+        softmax_cross_entropy(
+            objective, z, outputs, labels, targets, weights, rows, low, high, scale, row, scores
+        )
+    else:
+        sum_over_outputs(
+            objective, z, outputs, targets, weights, rows, low, high, scale, row, scores
+        )

@@ -6,164 +6,372 @@ activations and deltas; its block stays in its own cache for the whole run. A na
 that leave them: partial logits over fixed blocks of units are exchanged, one barrier a step for a
 network of one hidden layer, and then every thread computes the loss of all rows for itself. Fixed
 blocks, added in a fixed order: the bits do not depend on the number of threads.
+
+A hidden layer is U = A W + b, Z = norm(U), H = f(Z), A = dropout(H); what the backward pass needs
+of it is named in `plan.py`.
 """
+
+from typing import Any, NamedTuple
 
 from . import machine
 from ._jit import glue, kernel
-from .activation import activation_backward, activation_forward
+from .activation import activation_backward, activation_forward, slope_backward
+from .dropout import draw_mask, multiply_by
 from .gemm import multiply, multiply_transposed, transpose
 from .loss import loss_backward
-from .optimizer import add, apply, keep
+from .norm import (
+    batch_norm_backward,
+    batch_norm_forward,
+    layer_norm_backward,
+    layer_norm_forward,
+    layer_norm_gradients,
+    row_moments,
+    row_sums,
+)
+from .optimizer import add, apply, keep, penalize
 from .plan import (
     ACTIVATION,
+    BATCH_NORM,
     BIAS,
+    DELTA,
+    DROPOUT,
+    EPSILON,
+    GAIN,
     GRAIN,
+    L1,
+    L2,
+    LAYER_NORM,
     LD,
+    MASK,
+    MOMENTUM,
+    NONE,
+    NORM,
+    NORMED,
+    PARAMETER,
+    RUNNING,
+    SAVES,
+    SAVES_OUTPUT,
+    SHIFT,
     SIZE,
+    SLOPE,
+    SLOPE_OF_LAYER,
+    SLOPES,
     WEIGHT,
+    Pass,
     activations_of,
-    bias_of,
     block_of,
+    blocks_of,
     deltas_of,
+    last_of,
     logits_of,
+    moments_of,
+    own_part_of,
     owners_of,
-    partial_blocks_of,
     partial_logits_of,
+    row_of,
+    saved_of,
+    slope_sums_of,
+    spread_of_rows,
+    spread_of_units,
+    strip_of,
+    target_of,
     transposed_of,
     units_of,
     weights_of,
     zeros_of,
 )
-from .simd import lanes, load, matrix, panels, prefetch, store
+from .simd import fill, first_lanes, lane_sum, lanes, load, matrix, panels, prefetch, store
 from .team import barrier, share
 
 TILE_ROWS = machine.TILE_ROWS
 STRIP_COLUMNS = machine.STRIP_COLUMNS
 
 
+class Sink(NamedTuple):
+    """Where gradients go: the parameters, and the rule that says what becomes of them."""
+
+    parameters: Any
+    rule: Any
+
+
 @kernel
-def gather(plan, work, samples, order, first, count):
-    """Copy the samples order[first:first + B] to the inputs of the network."""
-    for b in range(count):
+def gather(plan, work, samples, order, first, p):
+    """Copy the samples order[first:first + B] to the inputs of the network, dropout included."""
+    for b in range(p.rows):
         work.rows[b] = order[first + b]
     low, high = 0, plan.table[0, LD]
     if plan.table.shape[0] == 2 and plan.narrow:  # then this thread needs its own features alone
         low, high = units_of(plan, 0, work.thread)
-    high = min(high, plan.table[0, SIZE])
-    inputs = activations_of(plan, work, 0, 0, count, 0, 0, high)
+    end = min(high, plan.table[0, SIZE])
+    inputs = activations_of(plan, work, 0, p, 0, 0, plan.table[0, LD])
     v = lanes(inputs)
-    whole = low + (high - low) // v * v
-    for b in range(count):
+    whole = low + max(end - low, 0) // v * v
+    for b in range(p.rows):
         sample = work.rows[b]
         for i in range(low, whole, v):
             store(inputs, b, i, load(samples.x, sample, i))
-        for i in range(whole, high):
+        for i in range(whole, end):
             inputs[b, i] = samples.x[sample, i]
+    if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:
+        part = activations_of(plan, work, 0, p, 0, low, high)
+        mask = matrix(work.private, plan.table[0, MASK], p.rows, high - low, high - low)
+        probability = plan.numbers[0, DROPOUT]
+        draw_mask(mask, probability, plan.seed, p.step, 0, p.start, low)
+        multiply_by(part, part, mask)
 
 
 @glue
-def partial_logits(plan, work, theta, passes, count):
+def partial_logits(plan, work, theta, p):
     """Logits of a narrow output layer: a part for each block of hidden units of this thread."""
-    table = plan.table
-    last = table.shape[0] - 1
-    ld, grain = table[last, LD], table[last - 1, GRAIN]
+    last = last_of(plan)
+    ld, grain = plan.table[last, LD], plan.table[last - 1, GRAIN]
     low, high = units_of(plan, last - 1, work.thread)
     for top in range(low, high, grain):
-        bottom = min(top + grain, table[last - 1, SIZE])
-        part = partial_logits_of(plan, work, passes, count, top // grain)
-        a = activations_of(plan, work, last - 1, passes, count, work.thread, top, bottom)
+        bottom = min(top + grain, plan.table[last - 1, SIZE])
+        part = partial_logits_of(plan, work, p, top // grain)
+        a = activations_of(plan, work, last - 1, p, work.thread, top, bottom)
         start = zeros_of(plan, work, ld)
         if top == 0:
-            start = bias_of(plan, theta, last, 0, ld)
+            start = row_of(plan, theta, last, BIAS, 0, ld)
         multiply(part, a, weights_of(plan, theta, last, top, bottom, 0, ld), start)
 
 
 @glue
-def sum_partial_logits(plan, work, passes, count):
+def sum_partial_logits(plan, work, p):
     """Logits [B, ld] of this thread: the sum of all blocks' parts, in the blocks' order."""
-    logits = logits_of(plan, work, passes, count)
-    keep(logits, partial_logits_of(plan, work, passes, count, 0))
-    for block in range(1, partial_blocks_of(plan)):
-        add(logits, partial_logits_of(plan, work, passes, count, block))
+    logits = logits_of(plan, work, p)
+    keep(logits, partial_logits_of(plan, work, p, 0))
+    for block in range(1, blocks_of(plan, last_of(plan) - 1)):
+        add(logits, partial_logits_of(plan, work, p, block))
 
 
 @kernel
-def forward(plan, work, theta, team, passes, count):
-    """A_l = f_l(A_{l-1} W_l + b_l) for all layers; the logits are in `logits_of` afterwards."""
-    table = plan.table
-    last = table.shape[0] - 1
-    for layer in range(1, last if plan.narrow else last + 1):
-        low, high = units_of(plan, layer, work.thread)
+def normalize(plan, work, theta, team, p, layer, low, high):
+    """Z <- norm(Z) for this thread's units of a layer; layer norm meets at a barrier."""
+    table, epsilon = plan.table, plan.numbers[layer, EPSILON]
+    width = high - low
+    z = saved_of(plan, work, layer, p, low, high)
+    normed = own_part_of(plan, work, layer, NORMED, p, low, high)
+    gain = row_of(plan, theta, layer, GAIN, low, high)
+    shift = row_of(plan, theta, layer, SHIFT, low, high)
+    if table[layer, NORM] == BATCH_NORM:
         if low < high:
-            z = activations_of(plan, work, layer, passes, count, work.thread, low, high)
-            start = bias_of(plan, theta, layer, low, high)
-            for owner in range(owners_of(plan, layer - 1)):
-                top, bottom = block_of(plan, layer - 1, owner)
-                if top < bottom:
-                    a = activations_of(plan, work, layer - 1, passes, count, owner, top, bottom)
-                    multiply(z, a, weights_of(plan, theta, layer, top, bottom, low, high), start)
-                    start = z
-            activation_forward(z, table[layer, ACTIVATION])
-        if layer < last - 1 or not plan.narrow:
-            barrier(team, plan.threads)
-    if plan.narrow:
-        partial_logits(plan, work, theta, passes, count)
+            mean = matrix(work.running, table[layer, RUNNING] + low, 1, width, width)
+            offset = table[layer, RUNNING] + table[layer, LD] + low
+            var = matrix(work.running, offset, 1, width, width)
+            spread = spread_of_units(plan, work, layer, low, high)
+            momentum = 0.0 if p.again else plan.numbers[layer, MOMENTUM]
+            batch_norm_forward(
+                z, normed, spread, mean, var, gain, shift, epsilon, momentum, plan.training
+            )
+    else:
+        moments = moments_of(plan, work, layer, p, 0)
+        grain, units = table[layer, GRAIN], table[layer, SIZE]
+        for top in range(low, high, grain):
+            part = saved_of(plan, work, layer, p, top, min(top + grain, high))
+            row_moments(moments, top // grain, part, min(grain, units - top))
         barrier(team, plan.threads)
-        sum_partial_logits(plan, work, passes, count)
+        spread = spread_of_rows(plan, work, layer, p)
+        layer_norm_forward(z, normed, spread, moments, gain, shift, grain, units, epsilon)
 
 
 @kernel
-def loss_and_delta(plan, work, samples, team, loss, passes, count, scale):
+def hidden_layer(plan, work, theta, team, p, layer):
+    """A = dropout(f(norm(A' W + b))) for this thread's units of a layer, A' of the layer below."""
+    table = plan.table
+    low, high = units_of(plan, layer, work.thread)
+    z = saved_of(plan, work, layer, p, low, high)
+    if low < high:
+        start = row_of(plan, theta, layer, BIAS, low, high)
+        for owner in range(owners_of(plan, layer - 1)):
+            top, bottom = block_of(plan, layer - 1, owner)
+            if top < bottom:
+                a = activations_of(plan, work, layer - 1, p, owner, top, bottom)
+                multiply(z, a, weights_of(plan, theta, layer, top, bottom, low, high), start)
+                start = z
+    if table[layer, NORM] != NONE:
+        normalize(plan, work, theta, team, p, layer, low, high)
+    if low < high:
+        a = activations_of(plan, work, layer, p, work.thread, low, high)
+        drops = plan.training and plan.numbers[layer, DROPOUT] > 0
+        h = z if table[layer, SAVES] == SAVES_OUTPUT else a
+        slopes = row_of(plan, theta, layer, SLOPE, low, high)
+        activation_forward(h, z, table[layer, ACTIVATION], plan.numbers[layer, PARAMETER], slopes)
+        if drops:
+            mask = own_part_of(plan, work, layer, MASK, p, low, high)
+            probability = plan.numbers[layer, DROPOUT]
+            draw_mask(mask, probability, plan.seed, p.step, layer, p.start, low)
+            multiply_by(a, h, mask)
+
+
+@glue
+def output_layer(plan, work, theta, team, p):
+    """Z = A' W + b of the output layer, in `logits_of` afterwards."""
+    last = last_of(plan)
+    if plan.narrow:
+        partial_logits(plan, work, theta, p)
+        barrier(team, plan.threads)
+        sum_partial_logits(plan, work, p)
+    else:
+        low, high = units_of(plan, last, work.thread)
+        if low < high:
+            z = activations_of(plan, work, last, p, work.thread, low, high)
+            start = row_of(plan, theta, last, BIAS, low, high)
+            for owner in range(owners_of(plan, last - 1)):
+                top, bottom = block_of(plan, last - 1, owner)
+                if top < bottom:
+                    a = activations_of(plan, work, last - 1, p, owner, top, bottom)
+                    multiply(z, a, weights_of(plan, theta, last, top, bottom, low, high), start)
+                    start = z
+        barrier(team, plan.threads)
+
+
+@glue
+def forward_layers(plan, work, theta, team, p, first, end):
+    """Hidden layers first to end - 1, a barrier after each that others read."""
+    for layer in range(first, end):
+        hidden_layer(plan, work, theta, team, p, layer)
+        if layer < last_of(plan) - 1 or not plan.narrow:
+            barrier(team, plan.threads)
+
+
+@kernel
+def forward(plan, work, theta, team, p):
+    """All layers; the logits are in `logits_of` afterwards."""
+    forward_layers(plan, work, theta, team, p, 1, last_of(plan))
+    output_layer(plan, work, theta, team, p)
+
+
+@kernel
+def loss_and_delta(plan, work, samples, team, objective, p, scale):
     """Turn the logits into the deltas of the output layer.
 
     A narrow output is done by every thread for itself; the rows of a wide one are shared out.
     """
-    outputs = plan.table[plan.table.shape[0] - 1, SIZE]
-    z = logits_of(plan, work, passes, count)
-    low, high = 0, count
+    outputs = plan.table[last_of(plan), SIZE]
+    z = logits_of(plan, work, p)
+    low, high = 0, p.rows
     if not plan.narrow:
-        low, high = share(count, 1, work.thread, plan.threads)
+        low, high = share(p.rows, 1, work.thread, plan.threads)
     loss_backward(
-        loss, z, outputs, samples.labels, samples.targets, work.rows, low, high, scale, work.scores
-    )
+        objective, z, outputs, samples.labels, samples.targets, samples.weights, work.rows, low,
+        high, scale, target_of(plan, work), work.scores,
+    )  # fmt: skip
     if not plan.narrow:
         barrier(team, plan.threads)
 
 
-@kernel
-def propagate(plan, work, theta, layer, passes, count):
-    """Delta of the layer below, its own units: (dZ W^T) f'(A)."""
-    table = plan.table
-    low, high = units_of(plan, layer - 1, work.thread)
-    if low >= high:
-        return
-    ld, size = table[layer, LD], table[layer - 1, SIZE]
+@glue
+def product_with_transpose(plan, work, theta, p, layer, low, high):
+    """dA = dZ W^T for the units low to high of the layer below, into their deltas."""
+    ld, size = plan.table[layer, LD], plan.table[layer - 1, SIZE]
     transpose(
         transposed_of(plan, work, layer, low, high, 0, ld),
         weights_of(plan, theta, layer, low, min(high, size), 0, ld),
     )
-    da = deltas_of(plan, work, layer - 1, passes, count, work.thread, low, high)
+    da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
     start = zeros_of(plan, work, high - low)
     for owner in range(owners_of(plan, layer)):
         top, bottom = block_of(plan, layer, owner)
         if top < bottom:
-            dz = deltas_of(plan, work, layer, passes, count, owner, top, bottom)
+            dz = deltas_of(plan, work, layer, p, owner, top, bottom)
             multiply(da, dz, transposed_of(plan, work, layer, low, high, top, bottom), start)
             start = da
-    a = activations_of(plan, work, layer - 1, passes, count, work.thread, low, high)
-    activation_backward(da, a, table[layer - 1, ACTIVATION])
 
 
 @kernel
-def learn(plan, work, parameters, rule, upcoming, layer, passes, count):
+def learn_slopes(plan, work, sink, team, p, layer, low, high):
+    """Hand the gradients by the slopes, the sums of dH min(Z, 0), to the rule.
+
+    One slope for a whole layer has as many equal copies as units; all sums make its gradient.
+    """
+    is_shared = plan.table[layer, SLOPES] == SLOPE_OF_LAYER
+    if is_shared:
+        barrier(team, plan.threads)
+    if low >= high:
+        return
+    sums = slope_sums_of(plan, work, layer, low, high)
+    if is_shared:
+        every = slope_sums_of(plan, work, layer, 0, plan.table[layer, LD])
+        v = lanes(every)
+        total = load(every, 0, 0)
+        for j in range(v, every.shape[1], v):
+            total = total + load(every, 0, j)
+        total = fill(total, lane_sum(total))
+        sums = strip_of(plan, work, high - low)
+        for j in range(low, high, v):
+            inside = first_lanes(plan.table[layer, SIZE] - j, total, fill(total, 0.0))
+            store(sums, 0, j - low, inside)
+    offset = plan.table[layer, SLOPE] + low
+    apply(sink.rule, sink.parameters, offset, high - low, sums)
+
+
+@kernel
+def norm_backward(plan, work, sink, team, p, layer, low, high):
+    """dU of this thread's units of a layer from its dZ; gains and shifts are handed to the rule."""
+    table, units, grain = plan.table, plan.table[layer, SIZE], plan.table[layer, GRAIN]
+    width = high - low
+    dz = deltas_of(plan, work, layer, p, work.thread, low, high)
+    normed = own_part_of(plan, work, layer, NORMED, p, low, high)
+    gain = row_of(plan, sink.parameters.theta, layer, GAIN, low, high)
+    dgain = strip_of(plan, work, width)
+    dshift = matrix(work.private, plan.strip + width, 1, width, width)
+    if low < high:
+        if table[layer, NORM] == BATCH_NORM:
+            spread = spread_of_units(plan, work, layer, low, high)
+            batch_norm_backward(dz, normed, spread, gain, dgain, dshift, plan.training)
+        else:
+            layer_norm_gradients(dz, normed, gain, dgain, dshift)
+        apply(sink.rule, sink.parameters, table[layer, GAIN] + low, width, dgain)
+        apply(sink.rule, sink.parameters, table[layer, SHIFT] + low, width, dshift)
+    if table[layer, NORM] == LAYER_NORM:
+        moments = moments_of(plan, work, layer, p, 1)
+        for top in range(low, high, grain):
+            end = min(top + grain, high)
+            part = deltas_of(plan, work, layer, p, work.thread, top, end)
+            xhat = own_part_of(plan, work, layer, NORMED, p, top, end)
+            row_sums(moments, top // grain, part, xhat, min(grain, units - top))
+        barrier(team, plan.threads)
+        spread = spread_of_rows(plan, work, layer, p)
+        layer_norm_backward(dz, normed, spread, moments, units, max(min(high, units) - low, 0))
+
+
+@kernel
+def propagate(plan, work, sink, team, p, layer):
+    """Delta of the layer below, its own units: dZ W^T, then back through dropout, f and norm."""
+    table, below = plan.table, layer - 1
+    low, high = units_of(plan, below, work.thread)
+    has_slopes = table[below, SLOPES] != NONE
+    if low < high:
+        product_with_transpose(plan, work, sink.parameters.theta, p, layer, low, high)
+        if below > 0:
+            da = deltas_of(plan, work, below, p, work.thread, low, high)
+            if plan.training and plan.numbers[below, DROPOUT] > 0:
+                multiply_by(da, da, own_part_of(plan, work, below, MASK, p, low, high))
+            saved = saved_of(plan, work, below, p, low, high)
+            if has_slopes:
+                slope_backward(slope_sums_of(plan, work, below, low, high), da, saved)
+            slopes = row_of(plan, sink.parameters.theta, below, SLOPE, low, high)
+            number = plan.numbers[below, PARAMETER]
+            activation_backward(da, saved, table[below, ACTIVATION], number, slopes)
+    if has_slopes:
+        learn_slopes(plan, work, sink, team, p, below, low, high)
+    if table[below, NORM] != NONE:
+        norm_backward(plan, work, sink, team, p, below, low, high)
+
+
+@kernel
+def learn(plan, work, sink, upcoming, p, layer):
     """Hand this thread's part of dW = A^T dZ and of db, the sum of dZ over the rows, to the rule.
 
     Strip by strip, while it lies in L1. The part is a block of columns; of a narrow output layer,
     a block of rows, and b goes with the first. Each strip of the first layer asks for the same
-    features of the upcoming rows, so that they arrive while there is much to compute.
+    features of the upcoming rows, so that they arrive while there is much to compute. The mean of
+    a batch undoes b, whose gradient is zero then.
     """
     table = plan.table
-    is_split_by_rows = plan.narrow and layer == table.shape[0] - 1
+    is_split_by_rows = plan.narrow and layer == last_of(plan)
+    is_centered = plan.training and table[layer, NORM] == BATCH_NORM
     low, high = 0, table[layer, LD]
     owner, end = work.thread, work.thread + 1
     if not is_split_by_rows:
@@ -171,7 +379,7 @@ def learn(plan, work, parameters, rule, upcoming, layer, passes, count):
         owner, end = 0, owners_of(plan, layer - 1)
     for j in range(low, high, STRIP_COLUMNS):
         width = min(STRIP_COLUMNS, high - j)
-        dz = deltas_of(plan, work, layer, passes, count, work.thread, j, j + width)
+        dz = deltas_of(plan, work, layer, p, work.thread, j, j + width)
         has_bias = False
         for block in range(owner, end):
             top, bottom = block_of(plan, layer - 1, block)
@@ -179,53 +387,64 @@ def learn(plan, work, parameters, rule, upcoming, layer, passes, count):
                 top, bottom = units_of(plan, layer - 1, block)
                 bottom = min(bottom, table[layer - 1, SIZE])
             has_bias = has_bias or (top == 0 and bottom > 0)
-            learn_rows(
-                plan, work, parameters, rule, upcoming, dz, layer, passes, count, block, top,
-                bottom, j,
-            )  # fmt: skip
+            learn_rows(plan, work, sink, upcoming, p, dz, layer, block, top, bottom, j)
         if not has_bias:
             continue
-        v = lanes(dz)
-        sums = panels(work.private, plan.strip, width // v, 1, v, v)
-        ones = matrix(work.private, plan.ones, count, 1, 1)
-        multiply_transposed(sums, ones, dz, zeros_of(plan, work, width))
-        strip = matrix(work.private, plan.strip, 1, width, width)
-        apply(rule, parameters, table[layer, BIAS] + j, width, strip)
+        db, zeros = strip_of(plan, work, width), zeros_of(plan, work, width)
+        if is_centered:
+            keep(db, zeros)
+        else:
+            v = lanes(dz)
+            sums = panels(work.private, plan.strip, width // v, 1, v, v)
+            ones = matrix(work.private, plan.ones, p.rows, 1, 1)
+            multiply_transposed(sums, ones, dz, zeros)
+        apply(sink.rule, sink.parameters, table[layer, BIAS] + j, width, db)
 
 
 @kernel
-def learn_rows(
-    plan, work, parameters, rule, upcoming, dz, layer, passes, count, owner, top, bottom, j
-):
-    """Hand rows top to bottom of dW, in the columns of dz [B, width] from j on, to the rule."""
+def learn_rows(plan, work, sink, upcoming, p, dz, layer, owner, top, bottom, j):
+    """Hand rows top to bottom of dW, in the columns of dz [B, width] from j on, to the rule.
+
+    The penalty's gradient, l2 W + l1 sign(W), goes with the first pass of a step.
+    """
     inputs, v, width = plan.table[layer - 1, SIZE], lanes(dz), dz.shape[1]
+    l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
+    is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
     zeros = zeros_of(plan, work, width)
     for i in range(top, bottom, TILE_ROWS):
         rows = min(TILE_ROWS, bottom - i)
         if layer == 1:
             for b in range(upcoming.first, upcoming.first + upcoming.rows):
                 prefetch(upcoming.x, upcoming.order[b], i)
-        a = activations_of(plan, work, layer - 1, passes, count, owner, i, i + rows)
+        a = activations_of(plan, work, layer - 1, p, owner, i, i + rows)
         strip = panels(work.private, plan.strip, width // v, rows, rows * v, v)
         multiply_transposed(strip, a, dz, zeros)
         g = matrix(work.private, plan.strip, width // v, rows * v, rows * v)
         offset = plan.table[layer, WEIGHT] + j * inputs + i * v
-        apply(rule, parameters, offset, inputs * v, g)
+        if is_penalized:
+            w = matrix(sink.parameters.theta, offset, width // v, rows * v, inputs * v)
+            penalize(g, w, l2, l1)
+        apply(sink.rule, sink.parameters, offset, inputs * v, g)
 
 
 @glue
-def backward(plan, work, parameters, rule, upcoming, team, passes, count):
+def backward(plan, work, sink, upcoming, team, p):
     """From the deltas of the output layer to every gradient, each handed to the rule at once.
 
     A layer's weights are updated only when no thread needs them any more for `propagate`: a
-    barrier lies between, except in a narrow output layer, where both concern the same rows.
+    barrier lies between, except in a narrow output layer, where both concern the same rows. Layers
+    that the forward pass did not keep are computed again from the checkpoint below them, before
+    anything of theirs is updated.
     """
-    last = plan.table.shape[0] - 1
+    last, every = last_of(plan), plan.checkpoint_every
     for layer in range(last, 0, -1):
-        if layer > 1:
-            propagate(plan, work, parameters.theta, layer, passes, count)
+        if every > 1 and layer % every == 0 and layer < last - 1:
+            again = Pass(p.number, p.rows, p.step, p.start, 1)
+            forward_layers(plan, work, sink.parameters.theta, team, again, layer - every + 1, layer)
+        if layer > 1 or plan.table[0, DELTA] >= 0:
+            propagate(plan, work, sink, team, p, layer)
             if layer < last or not plan.narrow:
                 barrier(team, plan.threads)
-        learn(plan, work, parameters, rule, upcoming, layer, passes, count)
-        if layer == last and plan.narrow and last > 2:
+        learn(plan, work, sink, upcoming, p, layer)
+        if layer == last and plan.narrow and (last > 2 or plan.table[0, DELTA] >= 0):
             barrier(team, plan.threads)

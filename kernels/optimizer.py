@@ -4,50 +4,73 @@ Every function here works on matrices of one shape, a block of the flat vectors 
 layout: parameters theta, gradient g, first moment m, second moment v. `g` may be a strip that has
 just been computed and lies in L1, or a block of the whole gradient; the arithmetic is the same, so
 both ways of training give the same bits.
+
+What changes from step to step, learning rate and bias corrections, is computed by Python ahead of
+the run, one row of numbers for each step: a rule here knows no schedule and no step number.
 """
 
-import math
 from typing import Any, NamedTuple
 
-from ._jit import kernel
-from .simd import fill, fma, lanes, load, matrix, square_root, store
+import numpy as np
 
-KEEP, ADD, SGD, MOMENTUM, ADAM = range(5)
-CODES = {"keep": KEEP, "sgd": SGD, "momentum": MOMENTUM, "adam": ADAM}
-LEARNING_RATE, DECAY_1, DECAY_2, EPSILON = range(4)  # entries of the vector of hyperparameters
+from ._jit import inlined, kernel
+from .simd import choose_less, fill, fma, lanes, load, matrix, square_root, store
+
+KEEP, ADD, SGD, MOMENTUM, SCALED, ADAM = range(6)
+CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": SCALED, "adam": ADAM}
+# entries of the vector of constants, and the columns of the table with a row for each step
+DECAY_1, DECAY_2, GAIN_2, EPSILON_INSIDE, EPSILON_OUTSIDE, CLIP, AVERAGE_DECAY = range(7)
+RATE, GRADIENT_RATE, ROOT, SHRINK = range(4)
+CONSTANTS, COLUMNS = AVERAGE_DECAY + 1, SHRINK + 1
 
 
 class Parameters(NamedTuple):
-    """Flat vectors of one layout; those that an optimizer does not use may be empty."""
+    """Flat vectors of one layout; those that are not used may be empty.
+
+    `average` holds the exponentially averaged parameters.
+    """
 
     theta: Any
     gradient: Any
     first: Any
     second: Any
+    average: Any
 
 
 class Rule(NamedTuple):
-    """One step's rule: its code and its numbers, bias correction included."""
+    """One step's rule: its code and its numbers. clip and average_decay 0: neither is done."""
 
     code: int
     rate: float
+    gradient_rate: float
+    root: float
+    shrink: float
     decay_1: float
     decay_2: float
-    epsilon: float
-    root_correction: float
+    gain_2: float
+    epsilon_inside: float
+    epsilon_outside: float
+    clip: float
+    average_decay: float
 
 
 @kernel
-def make_rule(code, hyper, step):
-    """The rule of step 1, 2, ... from the hyperparameters.
-
-    Adam's corrections 1 - beta**step go into the rate and into the root once per step.
-    """
-    rate, correction = hyper[LEARNING_RATE], 1.0
-    if code == ADAM:
-        rate /= 1.0 - hyper[DECAY_1] ** step
-        correction = math.sqrt(1.0 - hyper[DECAY_2] ** step)
-    return Rule(code, rate, hyper[DECAY_1], hyper[DECAY_2], hyper[EPSILON], correction)
+def make_rule(code, hyper, row):
+    """The rule of a step from the constants `hyper` and the step's row of the table."""
+    return Rule(
+        code,
+        row[RATE],
+        row[GRADIENT_RATE],
+        row[ROOT],
+        row[SHRINK],
+        hyper[DECAY_1],
+        hyper[DECAY_2],
+        hyper[GAIN_2],
+        hyper[EPSILON_INSIDE],
+        hyper[EPSILON_OUTSIDE],
+        hyper[CLIP],
+        hyper[AVERAGE_DECAY],
+    )
 
 
 @kernel
@@ -67,62 +90,157 @@ def add(gradient, g):
 
 
 @kernel
-def sgd(theta, g, rate):
-    """theta <- theta - rate g."""
+def scale(g, factor):
+    """g <- factor g."""
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
-            p = load(theta, i, j)
-            store(theta, i, j, fma(fill(p, -rate), load(g, i, j), p))
+            x = load(g, i, j)
+            store(g, i, j, fill(x, factor) * x)
 
 
 @kernel
-def momentum(theta, m, g, rate, decay):
-    """m <- decay m + g; theta <- theta - rate m (B. T. Polyak, 1964, in PyTorch's scaling)."""
+def clamp(g, limit):
+    """g <- min(max(g, -limit), limit); NaN stays NaN."""
+    for i in range(g.shape[0]):
+        for j in range(0, g.shape[1], lanes(g)):
+            x = load(g, i, j)
+            high = fill(x, limit)
+            low = -high
+            store(g, i, j, choose_less(x, low, low, choose_less(high, x, high, x)))
+
+
+@kernel
+def penalize(g, theta, l2, l1):
+    """g <- g + l2 theta + l1 sign(theta), where sign(0) = 0."""
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
             p = load(theta, i, j)
-            velocity = fma(fill(p, decay), load(m, i, j), load(g, i, j))
+            zero, size = fill(p, 0.0), fill(p, l1)
+            slope = choose_less(zero, p, size, choose_less(p, zero, -size, zero))
+            store(g, i, j, fma(fill(p, l2), p, load(g, i, j)) + slope)
+
+
+@kernel
+def sum_of_squares(g):
+    """Sum of g**2 in float64: even and odd columns apart, each row by row."""
+    even, odd = 0.0, 0.0
+    for i in range(g.shape[0]):
+        for j in range(0, g.shape[1], 2):
+            even += np.float64(g[i, j]) * np.float64(g[i, j])
+            odd += np.float64(g[i, j + 1]) * np.float64(g[i, j + 1])
+    return even + odd
+
+
+@kernel
+def average(mean, theta, decay):
+    """mean <- decay mean + (1 - decay) theta."""
+    for i in range(theta.shape[0]):
+        for j in range(0, theta.shape[1], lanes(theta)):
+            before = load(mean, i, j)
+            store(mean, i, j, fma(fill(before, 1.0 - decay), load(theta, i, j) - before, before))
+
+
+@kernel
+def sgd(theta, g, rule):
+    """theta <- shrink theta - rate g."""
+    if rule.shrink == 1.0:
+        for i in range(g.shape[0]):
+            for j in range(0, g.shape[1], lanes(g)):
+                p = load(theta, i, j)
+                store(theta, i, j, fma(fill(p, -rule.rate), load(g, i, j), p))
+    else:
+        for i in range(g.shape[0]):
+            for j in range(0, g.shape[1], lanes(g)):
+                p = load(theta, i, j)
+                p = fill(p, rule.shrink) * p
+                store(theta, i, j, fma(fill(p, -rule.rate), load(g, i, j), p))
+
+
+@kernel
+def momentum(theta, m, g, rule):
+    """m <- decay_1 m + g; theta <- shrink theta - (rate m + gradient_rate g).
+
+    B. T. Polyak (1964) has no gradient_rate; I. Sutskever et al. (ICML 2013) have, for Nesterov's.
+    """
+    for i in range(g.shape[0]):
+        for j in range(0, g.shape[1], lanes(g)):
+            p, gradient = load(theta, i, j), load(g, i, j)
+            velocity = fma(fill(p, rule.decay_1), load(m, i, j), gradient)
             store(m, i, j, velocity)
-            store(theta, i, j, fma(fill(p, -rate), velocity, p))
+            p = fma(fill(p, -rule.rate), velocity, fill(p, rule.shrink) * p)
+            store(theta, i, j, fma(fill(p, -rule.gradient_rate), gradient, p))
+
+
+@inlined
+def denominator(v, rule):
+    """sqrt(v root**2 + epsilon_inside) + epsilon_outside."""
+    inside = fma(v, fill(v, rule.root * rule.root), fill(v, rule.epsilon_inside))
+    return square_root(inside) + fill(v, rule.epsilon_outside)
+
+
+@kernel
+def scaled(theta, v, g, rule):
+    """v <- decay_2 v + gain_2 g**2; theta <- shrink theta - rate g / denominator(v).
+
+    Adagrad (J. Duchi et al., JMLR 2011) and RMSProp (T. Tieleman, G. Hinton, 2012).
+    """
+    for i in range(g.shape[0]):
+        for j in range(0, g.shape[1], lanes(g)):
+            p, gradient = load(theta, i, j), load(g, i, j)
+            second = fill(p, rule.decay_2) * load(v, i, j)
+            second = fma(fill(p, rule.gain_2) * gradient, gradient, second)
+            store(v, i, j, second)
+            quotient = gradient / denominator(second, rule)
+            store(theta, i, j, fma(fill(p, -rule.rate), quotient, fill(p, rule.shrink) * p))
 
 
 @kernel
 def adam(theta, m, v, g, rule):
-    """m <- m + (1 - beta1)(g - m), v <- v + (1 - beta2)(g**2 - v), theta <- theta - rate m / r.
+    """m <- m + (1 - decay_1)(g - m), v <- v + gain_2 (g**2 - v), then
+    theta <- shrink theta - (rate m + gradient_rate g) / denominator(v).
 
-    r = sqrt(v / (1 - beta2**t)) + epsilon, rate = alpha / (1 - beta1**t). D. P. Kingma, J. Ba,
-    "Adam: a method for stochastic optimization" (ICLR 2015), algorithm 1.
+    D. P. Kingma, J. Ba (ICLR 2015), algorithm 1: rate = alpha / (1 - beta1**t) and
+    root = 1 / sqrt(1 - beta2**t). Shrink: I. Loshchilov, F. Hutter (ICLR 2019); gradient_rate:
+    T. Dozat (ICLR workshop 2016).
     """
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
             p, gradient = load(theta, i, j), load(g, i, j)
             first, second = load(m, i, j), load(v, i, j)
             first = fma(fill(p, 1.0 - rule.decay_1), gradient - first, first)
-            second = fma(fill(p, 1.0 - rule.decay_2), fma(gradient, gradient, -second), second)
+            second = fma(fill(p, rule.gain_2), fma(gradient, gradient, -second), second)
             store(m, i, j, first)
             store(v, i, j, second)
-            root = fma(
-                square_root(second), fill(p, 1.0 / rule.root_correction), fill(p, rule.epsilon)
-            )
-            store(theta, i, j, fma(fill(p, -rule.rate), first / root, p))
+            step = fma(fill(p, rule.gradient_rate), gradient, fill(p, rule.rate) * first)
+            step = step / denominator(second, rule)
+            store(theta, i, j, fma(fill(p, rule.shrink), p, -step))
 
 
 @kernel
 def apply(rule, parameters, offset, stride, g):
-    """Hand the gradient g [R, C] of the block at `offset` (rows `stride` apart) to the rule."""
+    """Hand the gradient g [R, C] of the block at `offset` (rows `stride` apart) to the rule.
+
+    An update clamps g in place first, and averages the parameters last, if the rule says so.
+    """
     rows, columns = g.shape
     if rule.code == KEEP:
         keep(matrix(parameters.gradient, offset, rows, columns, stride), g)
     elif rule.code == ADD:
         add(matrix(parameters.gradient, offset, rows, columns, stride), g)
     else:
+        if rule.clip > 0.0:
+            clamp(g, rule.clip)
         theta = matrix(parameters.theta, offset, rows, columns, stride)
         if rule.code == SGD:
-            sgd(theta, g, rule.rate)
+            sgd(theta, g, rule)
         elif rule.code == MOMENTUM:
-            m = matrix(parameters.first, offset, rows, columns, stride)
-            momentum(theta, m, g, rule.rate, rule.decay_1)
+            momentum(theta, matrix(parameters.first, offset, rows, columns, stride), g, rule)
+        elif rule.code == SCALED:
+            scaled(theta, matrix(parameters.second, offset, rows, columns, stride), g, rule)
         elif rule.code == ADAM:
             m = matrix(parameters.first, offset, rows, columns, stride)
             v = matrix(parameters.second, offset, rows, columns, stride)
             adam(theta, m, v, g, rule)
+        if rule.average_decay > 0.0:
+            mean = matrix(parameters.average, offset, rows, columns, stride)
+            average(mean, theta, rule.average_decay)

@@ -1,70 +1,116 @@
 """Where everything of a network lies: the layer table, the workspaces, and views into them.
 
 The functions here turn a place in the table into a matrix over raw memory; they compute nothing.
-Letters: B rows of a micro-batch, I inputs and O outputs of a layer, l its number, 1 to L.
+Letters: B rows of a pass, I inputs and O outputs of a layer, l its number, 1 to L.
 """
 
 from typing import Any, NamedTuple
 
-from . import machine
-from ._jit import glue
+from ._jit import glue, inlined
 from .simd import borrow, lanes, matrix, panels
 from .team import share
 
-# columns of the layer table; row 0 is the input
-SIZE, LD, GRAIN, WEIGHT, BIAS, ACTIVATION, OUTPUT, DELTA, TRANSPOSED, COLUMNS = range(10)
+# Columns of the layer table; row 0 is the input.
+# Units, row stride, units in an indivisible block of ownership:
+SIZE, LD, GRAIN = range(3)
+# offsets in the parameters of W, b, slopes, gains and shifts, in `Workspace.running` of means:
+WEIGHT, BIAS, SLOPE, GAIN, SHIFT, RUNNING = range(3, 9)
+# codes of the activation, of the slopes, of the norm, and of what is saved for the backward pass:
+ACTIVATION, SLOPES, NORM, SAVES = range(9, 13)
+# offsets in the shared workspace (of the inputs' mask: in the private one), and how far apart the
+# two buffers of the outputs are (0: there is one):
+OUTPUT, PARITY, SAVED, MASK, NORMED, SPREAD, MOMENTS = range(13, 20)
+DELTA, TRANSPOSED, SLOPE_SUMS, COLUMNS = range(20, 24)
 
-MICRO_BATCH = machine.MICRO_BATCH
+# Columns of the table of numbers, one row for each layer.
+PARAMETER, DROPOUT, L2, L1, EPSILON, MOMENTUM, NUMBERS = range(7)
+
+NONE = 0
+SLOPE_OF_UNIT, SLOPE_OF_LAYER = 1, 2  # codes of SLOPES
+BATCH_NORM, LAYER_NORM = 1, 2  # codes of NORM
+# Codes of SAVES: f'(z) is computed from the outputs themselves, from z, or from the outputs before
+# dropout; the latter two are kept apart.
+SAVES_INPUT, SAVES_OUTPUT = 1, 2
+
+# Columns of the table of tensors: offset in the parameter vector, padded length, and how many
+# copies of one number it holds (of a slope that is a whole layer's; else 1).
+TENSOR_OFFSET, TENSOR_LENGTH, TENSOR_COPIES = range(3)
 
 
 class Plan(NamedTuple):
-    """A team, and where everything lies: the layer table, and offsets in elements into workspaces.
+    """A team, and where everything lies: the tables, and offsets in elements into workspaces.
 
-    `table` int64 [L + 1, COLUMNS]: units, row stride, units per indivisible block of ownership,
-    offsets of W and b in the parameter vector, activation code, offsets of the outputs, deltas and
-    transposed weights in the shared workspace. The others: the number of threads, whether the
-    output layer is split by rows, the partial logits (shared), and each thread's own inputs,
-    logits, gradient strip, row of zeros and column of ones. `packed` says whether weights lie in
-    panels of one vector's columns, each contiguous, so that no two threads' weights share a page's
-    prefetch streams, or row-major.
+    `table` int64 [L + 1, COLUMNS], `numbers` float64 [L + 1, NUMBERS] and `tensors` int64 [n, 3]:
+    see above. Then the number of threads; whether the output layer is split by rows; whether this
+    is training (dropout, statistics of the batch); the most rows of a pass; every how many layers
+    the activations are kept (1: all are); the seed of dropout; the partial logits (shared); and
+    each thread's own inputs, logits, gradient strip, row of zeros, column of ones and row of
+    targets.
+    `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
+    two threads' weights share a page's prefetch streams, or row-major.
     """
 
     table: Any
+    numbers: Any
+    tensors: Any
     threads: int
     packed: int
     narrow: int
+    training: int
+    rows: int
+    checkpoint_every: int
+    seed: int
     partial: int
     inputs: int
     logits: int
     strip: int
     zeros: int
     ones: int
+    target: int
 
 
 class Workspace(NamedTuple):
     """A thread's number and its scratch: shared by the team, private, its rows and their scores.
 
-    shared, private: flat, of the network's dtype, 64-byte aligned; rows int64 [MICRO_BATCH];
-    scores float64 [2, MICRO_BATCH], the team's if the loss is split between threads.
+    shared, private: flat, of the network's dtype, 64-byte aligned; running, the team's: mean and
+    variance of each unit with batch norm; rows int64 [B]; scores float64 [3, B], the team's if the
+    loss is split between threads; norms float64, the team's: a sum for each chunk of each tensor.
     """
 
     thread: int
     shared: Any
     private: Any
+    running: Any
     rows: Any
     scores: Any
+    norms: Any
 
 
 class Samples(NamedTuple):
     """x [N, I] of the network's dtype, labels int64 [N] or targets [N, O] (the other one empty).
 
-    chosen int64 [n]: the rows of x that take part.
+    weights float64 [N], or empty if all are 1; chosen int64 [n]: the rows of x that take part.
     """
 
     x: Any
     labels: Any
     targets: Any
+    weights: Any
     chosen: Any
+
+
+class Pass(NamedTuple):
+    """One way through the network, forward and back: its number and its rows.
+
+    `number` tells two passes in turn apart. Its rows are the rows start, start + 1 ... of the
+    optimizer's step number `step`; `again` in a second forward pass from a checkpoint.
+    """
+
+    number: int
+    rows: int
+    step: int
+    start: int
+    again: int
 
 
 class Upcoming(NamedTuple):
@@ -76,23 +122,29 @@ class Upcoming(NamedTuple):
     rows: int
 
 
-@glue
+@inlined
+def last_of(plan):
+    """The number of the output layer."""
+    return plan.table.shape[0] - 1
+
+
+@inlined
 def units_of(plan, layer, thread):
     """The block [low, high) of a layer's units that a thread owns."""
     return share(plan.table[layer, LD], plan.table[layer, GRAIN], thread, plan.threads)
 
 
-@glue
+@inlined
 def owners_of(plan, layer):
     """In how many blocks a layer's activations and deltas lie, one for each owner.
 
     Every thread has all inputs for itself, and all outputs if they are narrow.
     """
-    is_private = layer == 0 or (plan.narrow and layer == plan.table.shape[0] - 1)
+    is_private = layer == 0 or (plan.narrow and layer == last_of(plan))
     return 1 if is_private else plan.threads
 
 
-@glue
+@inlined
 def block_of(plan, layer, owner):
     """The true units [low, high) of a layer in an owner's block, padding left out."""
     low, high = 0, plan.table[layer, LD]
@@ -102,61 +154,111 @@ def block_of(plan, layer, owner):
 
 
 @glue
-def activations_of(plan, work, layer, passes, count, owner, low, high):
+def part_of(plan, work, layer, offset, count, owner, low, high):
+    """Units low to high [B, high - low] of an owner's block of a shared region at `offset`."""
+    begin, end = units_of(plan, layer, owner)
+    start = offset + begin * plan.rows + low - begin
+    return matrix(work.shared, start, count, high - low, end - begin)
+
+
+@glue
+def activations_of(plan, work, layer, p, owner, low, high):
     """Activations [B, high - low] of units low to high of a layer (0: the inputs), in one block.
 
-    Layer 1 has two buffers, used in turn: a thread may begin the next pass while another still
-    needs the activations of this one; from layer 2 on a barrier lies between.
+    Layer 1, and what shares its place, has two buffers, used in turn: a thread may begin the next
+    pass while another still needs the activations of this one; from layer 2 on a barrier lies
+    between.
     """
     ld = plan.table[layer, LD]
     if layer == 0:
-        return matrix(work.private, plan.inputs + low, count, high - low, ld)
-    offset = plan.table[layer, OUTPUT]
-    if layer == 1:
-        offset += (passes & 1) * MICRO_BATCH * ld
-    if layer == plan.table.shape[0] - 1:  # a wide output layer is one matrix: the loss takes rows
-        return matrix(work.shared, offset + low, count, high - low, ld)
-    begin, end = units_of(plan, layer, owner)
-    offset += begin * MICRO_BATCH + low - begin
-    return matrix(work.shared, offset, count, high - low, end - begin)
+        return matrix(work.private, plan.inputs + low, p.rows, high - low, ld)
+    offset = plan.table[layer, OUTPUT] + (p.number & 1) * plan.table[layer, PARITY]
+    if layer == last_of(plan):  # a wide output layer is one matrix: the loss takes rows
+        return matrix(work.shared, offset + low, p.rows, high - low, ld)
+    return part_of(plan, work, layer, offset, p.rows, owner, low, high)
 
 
 @glue
-def logits_of(plan, work, passes, count):
+def saved_of(plan, work, layer, p, low, high):
+    """What the derivative f' of a hidden layer is computed from: z, or the outputs."""
+    if plan.table[layer, SAVES] == NONE:
+        return activations_of(plan, work, layer, p, work.thread, low, high)
+    offset = plan.table[layer, SAVED]
+    return part_of(plan, work, layer, offset, p.rows, work.thread, low, high)
+
+
+@glue
+def own_part_of(plan, work, layer, column, p, low, high):
+    """This thread's block of a region that the table names, as MASK and NORMED."""
+    offset = plan.table[layer, column]
+    return part_of(plan, work, layer, offset, p.rows, work.thread, low, high)
+
+
+@glue
+def logits_of(plan, work, p):
     """The outputs of the network [B, ld], replaced by their deltas in the backward pass."""
-    last = plan.table.shape[0] - 1
+    last = last_of(plan)
     ld = plan.table[last, LD]
     if plan.narrow:
-        return matrix(work.private, plan.logits, count, ld, ld)
-    return activations_of(plan, work, last, passes, count, 0, 0, ld)
+        return matrix(work.private, plan.logits, p.rows, ld, ld)
+    return activations_of(plan, work, last, p, 0, 0, ld)
+
+
+@inlined
+def blocks_of(plan, layer):
+    """In how many indivisible blocks the units of a layer lie."""
+    grain = plan.table[layer, GRAIN]
+    return (plan.table[layer, LD] + grain - 1) // grain
 
 
 @glue
-def partial_blocks_of(plan):
-    """How many blocks of hidden units the logits of a narrow output layer are summed over."""
-    below = plan.table.shape[0] - 2
-    grain = plan.table[below, GRAIN]
-    return (plan.table[below, LD] + grain - 1) // grain
-
-
-@glue
-def partial_logits_of(plan, work, passes, count, block):
+def partial_logits_of(plan, work, p, block):
     """The part [B, ld] of the logits that comes from one block; two buffers, as for layer 1."""
-    ld = plan.table[plan.table.shape[0] - 1, LD]
-    number = (passes & 1) * partial_blocks_of(plan) + block
-    return matrix(work.shared, plan.partial + number * MICRO_BATCH * ld, count, ld, ld)
+    last = last_of(plan)
+    ld = plan.table[last, LD]
+    number = (p.number & 1) * blocks_of(plan, last - 1) + block
+    return matrix(work.shared, plan.partial + number * plan.rows * ld, p.rows, ld, ld)
 
 
 @glue
-def deltas_of(plan, work, layer, passes, count, owner, low, high):
-    """Gradients [B, high - low] of the loss by the z of units low to high, in one block."""
-    if layer == plan.table.shape[0] - 1:
+def deltas_of(plan, work, layer, p, owner, low, high):
+    """Gradients [B, high - low] of the loss by the z of units low to high, in one block.
+
+    Once `network.norm_backward` has been there, by what was normalised.
+    """
+    if layer == last_of(plan):
         if plan.narrow:
-            return matrix(work.private, plan.logits + low, count, high - low, plan.table[layer, LD])
-        return activations_of(plan, work, layer, passes, count, owner, low, high)
-    begin, end = units_of(plan, layer, owner)
-    offset = plan.table[layer, DELTA] + begin * MICRO_BATCH + low - begin
-    return matrix(work.shared, offset, count, high - low, end - begin)
+            ld = plan.table[layer, LD]
+            return matrix(work.private, plan.logits + low, p.rows, high - low, ld)
+        return activations_of(plan, work, layer, p, owner, low, high)
+    return part_of(plan, work, layer, plan.table[layer, DELTA], p.rows, owner, low, high)
+
+
+@glue
+def moments_of(plan, work, layer, p, backward):
+    """Partial sums [B, 2 blocks] of layer norm over blocks of units, of one direction."""
+    width = 2 * blocks_of(plan, layer)
+    offset = plan.table[layer, MOMENTS] + backward * plan.rows * width
+    return matrix(work.shared, offset, p.rows, width, width)
+
+
+@glue
+def spread_of_units(plan, work, layer, low, high):
+    """1 / sigma of each unit with batch norm, as one row."""
+    return matrix(work.shared, plan.table[layer, SPREAD] + low, 1, high - low, high - low)
+
+
+@glue
+def spread_of_rows(plan, work, layer, p):
+    """1 / sigma of each row with layer norm, as one row: every thread has its own."""
+    offset = plan.table[layer, SPREAD] + work.thread * plan.rows
+    return matrix(work.shared, offset, 1, p.rows, p.rows)
+
+
+@glue
+def slope_sums_of(plan, work, layer, low, high):
+    """Gradients by the slope of each unit, as one row."""
+    return matrix(work.shared, plan.table[layer, SLOPE_SUMS] + low, 1, high - low, high - low)
 
 
 @glue
@@ -178,9 +280,9 @@ def transposed_of(plan, work, layer, low, high, top, bottom):
 
 
 @glue
-def bias_of(plan, theta, layer, low, high):
-    """b[low:high] of a layer, as one row."""
-    return matrix(theta, plan.table[layer, BIAS] + low, 1, high - low, high - low)
+def row_of(plan, theta, layer, column, low, high):
+    """Entries low to high of b, slopes, gains or shifts of a layer, as one row."""
+    return matrix(theta, plan.table[layer, column] + low, 1, high - low, high - low)
 
 
 @glue
@@ -190,19 +292,39 @@ def zeros_of(plan, work, width):
 
 
 @glue
+def strip_of(plan, work, width):
+    """A row of scratch for gradients."""
+    return matrix(work.private, plan.strip, 1, width, width)
+
+
+@glue
+def target_of(plan, work):
+    """A row of scratch as wide as the outputs."""
+    ld = plan.table[last_of(plan), LD]
+    return matrix(work.private, plan.target, 1, ld, ld)
+
+
+@glue
 def borrowed_plan(plan):
-    """The plan without ownership of its table: threads do not contend for its reference count."""
+    """The plan without ownership of its tables: threads do not contend for reference counts."""
     return Plan(
         borrow(plan.table),
+        borrow(plan.numbers),
+        borrow(plan.tensors),
         plan.threads,
         plan.packed,
         plan.narrow,
+        plan.training,
+        plan.rows,
+        plan.checkpoint_every,
+        plan.seed,
         plan.partial,
         plan.inputs,
         plan.logits,
         plan.strip,
         plan.zeros,
         plan.ones,
+        plan.target,
     )
 
 
@@ -213,8 +335,10 @@ def borrowed_workspace(work):
         work.thread,
         borrow(work.shared),
         borrow(work.private),
+        borrow(work.running),
         borrow(work.rows),
         borrow(work.scores),
+        borrow(work.norms),
     )
 
 
@@ -222,5 +346,9 @@ def borrowed_workspace(work):
 def borrowed_samples(samples):
     """The samples without ownership of their arrays."""
     return Samples(
-        borrow(samples.x), borrow(samples.labels), borrow(samples.targets), borrow(samples.chosen)
+        borrow(samples.x),
+        borrow(samples.labels),
+        borrow(samples.targets),
+        borrow(samples.weights),
+        borrow(samples.chosen),
     )

@@ -7,12 +7,17 @@ each dtype, whatever the depth, width, batch size, activation, loss or optimizer
 import math
 from typing import NamedTuple
 
-from . import machine
+import numpy as np
+
+from . import clip, machine
 from ._jit import entry, glue, kernel
-from .network import backward, forward, gather, loss_and_delta
-from .optimizer import ADD, KEEP, Parameters, apply, make_rule
+from .loss import borrowed_objective, row_weight
+from .network import Sink, backward, forward, gather, loss_and_delta
+from .optimizer import ADD, KEEP, Parameters, apply, make_rule, scale
 from .plan import (
-    MICRO_BATCH,
+    TENSOR_LENGTH,
+    TENSOR_OFFSET,
+    Pass,
     Upcoming,
     borrowed_plan,
     borrowed_samples,
@@ -21,117 +26,179 @@ from .plan import (
 )
 from .random import shuffle
 from .simd import atomic_load, atomic_store, borrow, matrix
-from .team import ABORT_EVEN, ABORT_ODD, EPOCHS, SAMPLES, STOP, barrier, share
+from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, SAMPLES, STOP, barrier, share
 
 UPDATE_GRAIN = machine.CACHE_LINE  # elements: whole vectors of either dtype
 
+# columns of `history`
+LOSS, ACCURACY, VALIDATION_LOSS, VALIDATION_ACCURACY, WEIGHT, HISTORY = range(6)
+
 
 class Job(NamedTuple):
-    """What to run: codes and sizes of loops. `optimizer` KEEP keeps the gradient, no update."""
+    """What to run: codes and sizes of loops. `optimizer` KEEP keeps the gradient, no update.
 
-    loss: int
+    `batch_size` rows make a step. `clip` is a code of clip.py, `limit` its norm. `first_epoch` and
+    `first_step` tell where in a longer run this one begins.
+    """
+
     optimizer: int
     epochs: int
     batch_size: int
     shuffled: int
     seed: int
+    clip: int
+    limit: float
+    first_epoch: int
+    first_step: int
 
 
 @kernel
-def add_scores(scores, count, totals):
-    """Add the loss and the right answers of B rows to the totals, row by row."""
+def add_scores(scores, count, totals, loss, right, weight):
+    """Add loss, right answers and weight of B rows to those entries of the totals, row by row."""
     for b in range(count):
-        totals[0] += scores[0, b]
-        totals[1] += scores[1, b]
+        totals[loss] += scores[0, b]
+        totals[right] += scores[1, b]
+        totals[weight] += scores[2, b]
+
+
+@kernel
+def all_finite(scores, count):
+    """Whether the losses of all rows are finite."""
+    total = 0.0
+    for b in range(count):
+        total += scores[0, b]
+    return math.isfinite(total)
+
+
+@kernel
+def batch_weight(objective, samples, order, first, rows):
+    """Sum of the weights of the samples order[first:first + rows]."""
+    if samples.weights.shape[0] == 0 and objective.class_weights.shape[0] == 0:
+        return np.float64(rows)
+    total = 0.0
+    for b in range(first, first + rows):
+        total += row_weight(objective, samples.labels, samples.weights, order[b])
+    return total
+
+
+@kernel
+def update(plan, work, parameters, rule, job, team):
+    """Hand the whole gradient to the rule, each thread a share of every tensor."""
+    if job.clip != clip.NONE:
+        clip.measure(plan, work, parameters.gradient)
+        barrier(team, plan.threads)
+    factor, chunk = 1.0, 0
+    if job.clip == clip.ALL:
+        factor = clip.factor(work.norms, job.limit)
+    for tensor in plan.tensors:
+        offset, length = tensor[TENSOR_OFFSET], tensor[TENSOR_LENGTH]
+        if job.clip == clip.EACH:
+            chunks = (length + clip.CHUNK - 1) // clip.CHUNK
+            factor = clip.factor(work.norms[chunk : chunk + chunks], job.limit)
+            chunk += chunks
+        low, high = share(length, UPDATE_GRAIN, work.thread, plan.threads)
+        if low < high:
+            g = matrix(parameters.gradient, offset + low, 1, high - low, high - low)
+            if factor != 1.0:
+                scale(g, factor)
+            apply(rule, parameters, offset + low, high - low, g)
+    barrier(team, plan.threads)
 
 
 @glue
 def step(
-    plan, work, parameters, samples, order, job, hyper, number, first, rows, team, totals, passes
-):
-    """One step of the optimizer on samples order[first:first + rows]; False if stopped before it.
+    plan, work, parameters, samples, order, job, objective, hyper, row, number, first, rows, team,
+    totals, passes,
+):  # fmt: skip
+    """One step of the optimizer on samples order[first:first + rows]; False if it was not finished.
 
-    A batch of at most MICRO_BATCH rows is one pass, in which the gradient becomes the update at
-    once. A larger one adds up the gradients of several passes first: nothing changes before the
-    last of them, so a stop leaves the parameters of the last whole step.
+    A batch of at most plan.rows rows is one pass, in which the gradient becomes the update at once.
+    A larger one, and one whose gradient is clipped by its norm, adds up the gradients of several
+    passes first: nothing changes before the last of them, so a stop leaves the parameters of the
+    last whole step. So does a loss that is not finite.
     """
-    rule = make_rule(job.optimizer, hyper, number)
-    fused = rows <= MICRO_BATCH
-    for start in range(0, rows, MICRO_BATCH):
-        count = min(MICRO_BATCH, rows - start)
+    rule = make_rule(job.optimizer, hyper, row)
+    weight = batch_weight(objective, samples, order, first, rows)
+    fused = rows <= plan.rows and job.clip == clip.NONE
+    for start in range(0, rows, plan.rows):
+        p = Pass(passes + 1, min(plan.rows, rows - start), number, start, 0)
         passes += 1
         abort = ABORT_ODD if passes & 1 else ABORT_EVEN
         if work.thread == 0 and atomic_load(team, STOP):
             atomic_store(team, abort, 1)
-        gather(plan, work, samples, order, first + start, count)
-        forward(plan, work, parameters.theta, team, passes, count)
+        gather(plan, work, samples, order, first + start, p)
+        forward(plan, work, parameters.theta, team, p)
         if atomic_load(team, abort):  # set before a barrier in `forward`: all threads agree
             return False, passes
-        loss_and_delta(plan, work, samples, team, job.loss, passes, count, 1.0 / rows)
+        loss_and_delta(plan, work, samples, team, objective, p, 1.0 / weight if weight > 0 else 0.0)
+        if not all_finite(work.scores, p.rows):
+            if work.thread == 0:
+                atomic_store(team, DIVERGED, 1)
+            return False, passes
         if work.thread == 0:
-            add_scores(work.scores, count, totals)
-        sink = rule
+            add_scores(work.scores, p.rows, totals, LOSS, ACCURACY, WEIGHT)
+        receiver = rule
         if not fused:
-            sink = make_rule(KEEP if start == 0 else ADD, hyper, number)
-        following = first + start + count
-        ahead = min(MICRO_BATCH, count, order.shape[0] - following)
+            receiver = make_rule(KEEP if start == 0 else ADD, hyper, row)
+        following = first + start + p.rows
+        ahead = min(plan.rows, p.rows, order.shape[0] - following)
         upcoming = Upcoming(samples.x, order, following, ahead)
-        backward(plan, work, parameters, sink, upcoming, team, passes, count)
+        backward(plan, work, Sink(parameters, receiver), upcoming, team, p)
     if not fused and job.optimizer != KEEP:
         barrier(team, plan.threads)
-        low, high = share(parameters.theta.shape[0], UPDATE_GRAIN, work.thread, plan.threads)
-        if low < high:
-            gradient = matrix(parameters.gradient, low, 1, high - low, high - low)
-            apply(rule, parameters, low, high - low, gradient)
-        barrier(team, plan.threads)
+        update(plan, work, parameters, rule, job, team)
     return True, passes
 
 
 @glue
-def evaluate(plan, work, theta, samples, loss, outputs, parts, team, thread, threads):
-    """Forward alone, each thread its own micro-batches: logits to `outputs`, scores to `parts`.
+def evaluate(plan, work, theta, samples, objective, outputs, parts, team, thread, threads):
+    """Forward alone, each thread its own passes: logits to `outputs`, scores to `parts`.
 
-    outputs [n, O] or empty; parts float64 [micro-batches, 2] (loss and right answers of each), or
+    outputs [n, O] or empty; parts float64 [passes, 3] (loss, right answers and weight of each), or
     empty where there is nothing to compare with. The plan is that of a team of one.
     """
     total = samples.chosen.shape[0]
-    for part in range(thread, (total + MICRO_BATCH - 1) // MICRO_BATCH, threads):
+    for part in range(thread, (total + plan.rows - 1) // plan.rows, threads):
         if atomic_load(team, STOP):
             return
-        first = part * MICRO_BATCH
-        count = min(MICRO_BATCH, total - first)
-        gather(plan, work, samples, samples.chosen, first, count)
-        forward(plan, work, theta, team, part, count)
+        first = part * plan.rows
+        p = Pass(part, min(plan.rows, total - first), 0, 0, 0)
+        gather(plan, work, samples, samples.chosen, first, p)
+        forward(plan, work, theta, team, p)
         if outputs.shape[0] > 0:
-            z = logits_of(plan, work, part, count)
-            for b in range(count):
+            z = logits_of(plan, work, p)
+            for b in range(p.rows):
                 for k in range(outputs.shape[1]):
                     outputs[first + b, k] = z[b, k]
         if parts.shape[0] > 0:
-            loss_and_delta(plan, work, samples, team, loss, part, count, 1.0)
-            add_scores(work.scores, count, parts[part])
+            loss_and_delta(plan, work, samples, team, objective, p, 1.0)
+            add_scores(work.scores, p.rows, parts[part], 0, 1, 2)
 
 
 @kernel
 def finish_evaluation(parts, total, totals, team):
-    """Means over all micro-batches, in their order, to totals[2:4]; NaN if stopped on the way."""
+    """Means over all passes, in their order, to the totals; NaN if stopped on the way."""
+    loss, right, weight = 0.0, 0.0, 0.0
     for i in range(parts.shape[0]):
-        totals[2] += parts[i, 0]
-        totals[3] += parts[i, 1]
-        parts[i, 0], parts[i, 1] = 0.0, 0.0
-    totals[2] /= total
-    totals[3] /= total
+        loss += parts[i, 0]
+        right += parts[i, 1]
+        weight += parts[i, 2]
+        parts[i] = 0.0
+    totals[VALIDATION_LOSS] = loss / weight if weight > 0 else math.nan
+    totals[VALIDATION_ACCURACY] = right / total
     if atomic_load(team, STOP):
-        totals[2], totals[3] = math.nan, math.nan
+        totals[VALIDATION_LOSS], totals[VALIDATION_ACCURACY] = math.nan, math.nan
 
 
 @entry
 def run(
     job,
+    objective,
     plan,
     work,
     parameters,
     hyper,
+    schedule,
     samples,
     order,
     alone,
@@ -145,23 +212,28 @@ def run(
     """Train for job.epochs epochs on `samples`; after each, evaluate on `others` if there are any.
 
     Called by each thread of the team with its own `work` and `alone_work`; everything else is the
-    same for all. `alone` is the plan of a team of one, for evaluation. `order` int64 [n] is scratch
-    for the shuffle (samples.chosen if there is none). `history` float64 [epochs, 4], zero at the
-    start, takes the means over samples of loss and accuracy, of `samples` while training and of
-    `others` after each epoch (NaN where stopped before). With epochs = 0, evaluate once; history
-    has one row then. Of `team`, EPOCHS and SAMPLES tell how far it is.
+    same for all. `alone` is the plan of a team of one, for evaluation; that is of the averaged
+    parameters if there are any. `schedule` float64 [steps, 4] has the numbers of each step that
+    `optimizer.make_rule` takes. `order` int64 [n] is scratch for the shuffle (samples.chosen if
+    there is none). `history` float64 [epochs, HISTORY], zero at the start, takes the means over
+    samples of loss and accuracy, of `samples` while training and of `others` after each epoch (NaN
+    where stopped before). With epochs = 0, evaluate once; history has one row then. Of `team`,
+    EPOCHS and SAMPLES tell how far it is, DIVERGED that a loss was not finite.
     """
     plan, work = borrowed_plan(plan), borrowed_workspace(work)
     alone, alone_work = borrowed_plan(alone), borrowed_workspace(alone_work)
     samples, others = borrowed_samples(samples), borrowed_samples(others)
+    objective = borrowed_objective(objective)
     parameters = Parameters(
         borrow(parameters.theta),
         borrow(parameters.gradient),
         borrow(parameters.first),
         borrow(parameters.second),
+        borrow(parameters.average),
     )
     order, team, history, parts = borrow(order), borrow(team), borrow(history), borrow(parts)
-    outputs, hyper = borrow(outputs), borrow(hyper)
+    outputs, hyper, schedule = borrow(outputs), borrow(hyper), borrow(schedule)
+    evaluated = parameters.average if parameters.average.shape[0] > 0 else parameters.theta
 
     total, passes, number = samples.chosen.shape[0], 0, 0
     for epoch in range(max(job.epochs, 1)):
@@ -169,47 +241,29 @@ def run(
         if job.epochs > 0:
             if job.shuffled:
                 if work.thread == 0:
-                    shuffle(order, samples.chosen, job.seed, epoch, team, STOP)
+                    epoch_number = job.first_epoch + epoch
+                    shuffle(order, samples.chosen, job.seed, epoch_number, team, STOP)
                 barrier(team, plan.threads)
             for first in range(0, total, job.batch_size):
                 rows = min(job.batch_size, total - first)
-                number += 1
                 going, passes = step(
-                    plan,
-                    work,
-                    parameters,
-                    samples,
-                    order,
-                    job,
-                    hyper,
-                    number,
-                    first,
-                    rows,
-                    team,
-                    totals,
-                    passes,
-                )
+                    plan, work, parameters, samples, order, job, objective, hyper,
+                    schedule[number], job.first_step + number, first, rows, team, totals, passes,
+                )  # fmt: skip
                 if not going:
                     return
+                number += 1
                 if work.thread == 0:
                     atomic_store(team, SAMPLES, first + rows)
             if work.thread == 0:
-                totals[0] /= total
-                totals[1] /= total
+                totals[LOSS] /= totals[WEIGHT]
+                totals[ACCURACY] /= total
         if others.chosen.shape[0] > 0:
             barrier(team, plan.threads)
             evaluate(
-                alone,
-                alone_work,
-                parameters.theta,
-                others,
-                job.loss,
-                outputs,
-                parts,
-                team,
-                work.thread,
+                alone, alone_work, evaluated, others, objective, outputs, parts, team, work.thread,
                 plan.threads,
-            )
+            )  # fmt: skip
             barrier(team, plan.threads)
             if work.thread == 0:
                 finish_evaluation(parts, others.chosen.shape[0], totals, team)

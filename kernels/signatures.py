@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import typeof
 
+from .loss import Objective
 from .optimizer import Parameters
 from .plan import COLUMNS, Plan, Samples, Workspace
 from .program import Job
@@ -15,24 +16,28 @@ from .program import Job
 def argument_types(dtype: Any) -> tuple[Any, ...]:
     """Numba types of the arguments of `program.run` for float32 or float64."""
     vector, matrix = np.zeros(1, dtype), np.zeros((1, 1), dtype)
-    integers, scores = np.zeros(1, np.int64), np.zeros((1, 1))
-    plan = Plan(np.zeros((1, COLUMNS), np.int64), *[0] * (len(Plan._fields) - 1))
-    work = Workspace(0, vector, vector, integers, scores)
-    samples = Samples(matrix, integers, matrix, integers)
+    integers, floats, table = np.zeros(1, np.int64), np.zeros(1), np.zeros((1, 1))
+    tables = np.zeros((1, COLUMNS), np.int64), table, np.zeros((1, 1), np.int64)
+    plan = Plan(*tables, *[0] * (len(Plan._fields) - len(tables)))
+    work = Workspace(0, vector, vector, vector, integers, table, floats)
+    samples = Samples(matrix, integers, matrix, floats, integers)
+    job = Job(**{name: kind() for name, kind in Job.__annotations__.items()})
     arguments = (
-        Job(*[0] * len(Job._fields)),
+        job,
+        Objective(0, 0.0, 0.0, floats, floats),
         plan,
         work,
-        Parameters(*[vector] * 4),
-        scores[0],
+        Parameters(*[vector] * 5),
+        floats,
+        table,
         samples,
         integers,
         plan,
         work,
         samples,
         matrix,
-        scores,
-        scores,
+        table,
+        table,
         integers,
     )
     return tuple(typeof(argument) for argument in arguments)

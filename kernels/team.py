@@ -11,7 +11,17 @@ from ._jit import JIT_DISABLED, kernel
 from .simd import atomic_add, atomic_load, atomic_store, pause
 
 LINE = machine.CACHE_LINE // 8
-STOP, ARRIVED, GENERATION, ABORT_EVEN, ABORT_ODD, EPOCHS, SAMPLES, LENGTH = range(0, 8 * LINE, LINE)
+(
+    STOP,
+    ARRIVED,
+    GENERATION,
+    ABORT_EVEN,
+    ABORT_ODD,
+    EPOCHS,
+    SAMPLES,
+    DIVERGED,
+    LENGTH,
+) = range(0, 9 * LINE, LINE)
 
 SPINS, YIELDS = machine.SPINS, machine.YIELDS
 NAP = 50  # microseconds

@@ -155,7 +155,7 @@ def test_train_on_csv_with_classes(insects: Path) -> None:
     assert f"3 classes: {', '.join(sorted(INSECTS))}" in result.stdout
     net = fm.MLP.load("insects.safetensors")
     assert net.layer_sizes == (2, 6, 3)
-    assert net.loss == "softmax_cross_entropy"
+    assert net.loss.name == "softmax_cross_entropy"
     assert net.metadata["target"] == "insect"
     assert json.loads(net.metadata["columns"]) == ["length", "width"]
     assert json.loads(net.metadata["class_names"]) == sorted(INSECTS)
@@ -166,7 +166,7 @@ def test_train_on_csv_with_numbers(line: Path) -> None:
     assert "1 features\n" in result.stdout
     assert re.search(r"test loss \d\.\d{4} \(squared_error\) on 8 samples", result.stdout)
     assert "accuracy" not in result.output
-    assert fm.MLP.load("line.safetensors").loss == "squared_error"
+    assert fm.MLP.load("line.safetensors").loss.name == "squared_error"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,51 @@ def test_target_chooses_the_loss(
     rows = [[str(i / 10), cells[i % 2]] for i in range(20)]
     data = write_csv(tmp_path / "d.csv", [["x", "y"], *rows])
     run("train", data, "--target", "y", *SMALL, *(["--loss", loss] if loss else []))
-    assert fm.MLP.load("d.safetensors").loss == expected
+    assert fm.MLP.load("d.safetensors").loss.name == expected
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("activation", fm.activations.NAMES)
+def test_every_activation(insects: Path, activation: str) -> None:
+    result = run("train", insects, "--target", "insect", *SMALL, "--activation", activation)
+    assert f"network 2-6-3, {fm.activations.Activation(activation)}, softmax" in result.stdout
+    assert fm.MLP.load("insects.safetensors").activation[0].name == activation
+
+
+@pytest.mark.parametrize("loss", ["huber", "absolute_error", "pinball", "poisson"])
+def test_losses_of_numbers(tmp_path: Path, loss: str) -> None:
+    rows = [[str(i / 10), str(i / 7)] for i in range(20)]
+    data = write_csv(tmp_path / "d.csv", [["x", "y"], *rows])
+    result = run("train", data, "--target", "y", *SMALL, "--loss", loss)
+    assert f"({loss}) on 4 samples" in result.stdout
+
+
+def test_two_classes_with_one_output(tmp_path: Path) -> None:
+    X, _ = digits()
+    rows = [[*map(repr, x.tolist()), "up" if x[0] > 0 else "down"] for x in X]
+    data = write_csv(tmp_path / "d.csv", [["a", "b", "way"], *rows])
+    loss = ("--loss", "binary_cross_entropy", "--epochs", "60", "--learning-rate", "0.05")
+    result = run("train", data, "--target", "way", "--hidden", "6", *loss)
+    assert "2 classes: down, up" in result.stdout
+    assert fm.MLP.load("d.safetensors").layer_sizes == (2, 6, 1)
+    stdout = run("evaluate", "d.safetensors", data).stdout
+    accuracy = float(re.search(r"test accuracy (\d+\.\d+) %", stdout)[1])
+    run("predict", "d.safetensors", data, "--output", "out.csv")
+    run("predict", "d.safetensors", data, "--output", "proba.csv", "--proba")
+    predicted = [row[0] for row in read_csv(Path("out.csv"))[1:]]
+    right = [name == row[2] for name, row in zip(predicted, rows, strict=True)]
+    assert 100 * np.mean(right) == pytest.approx(accuracy)
+    assert accuracy > 90
+    header, *probabilities = read_csv(Path("proba.csv"))
+    assert header == ["down", "up"]
+    assert predicted == [header[float(up) > 0.5] for _, up in probabilities]
+
+
+def test_one_output_is_not_enough_for_three_classes(insects: Path) -> None:
+    message = error_of("train", insects, "--target", "insect", "--loss", "binary_cross_entropy")
+    assert message == (
+        f"--loss binary_cross_entropy is for two classes, got 3: {', '.join(sorted(INSECTS))}"
+    )
 
 
 def test_integer_classes_are_in_numeric_order(tmp_path: Path) -> None:
@@ -258,7 +302,7 @@ def test_options(insects: Path, options: list[str], sizes: tuple[int, ...]) -> N
     net = fm.MLP.load("insects.safetensors")
     assert net.layer_sizes == sizes
     assert net.dtype == ("float64" if "float64" in options else "float32")
-    assert set(net.activations) == {"tanh" if "tanh" in options else "softplus"}
+    assert net.activation[0].name == ("tanh" if "tanh" in options else "softplus")
 
 
 @pytest.mark.parametrize(
@@ -553,7 +597,7 @@ def test_help(command: str | None) -> None:
         (["--batch-size", "-2"], "batch_size must be"),
         (["--hidden", "8,x"], "--hidden must be integers such as 128,64, got '8,x'"),
         (["--hidden", "0"], "layer_sizes[1] must be"),
-        (["--activation", "gelu"], "activation must be one of"),
+        (["--activation", "swoosh"], "activation must be one of"),
         (["--loss", "hinge"], "loss must be one of"),
         (["--dtype", "float16"], "dtype must be one of"),
         (["--epochs", "0"], "epochs must be"),

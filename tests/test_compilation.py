@@ -15,8 +15,13 @@ from numba.core import event
 import fastmlp as fm
 from fastmlp.kernels.program import run
 
-ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softplus"]
-LOSSES = ["softmax_cross_entropy", "squared_error", "half_squared_error"]
+ACTIVATIONS = list(fm.activations.NAMES)
+LOSSES = list(fm.losses.NAMES)
+OPTIMIZERS = [
+    *(fm.SGD(0.1), fm.SGD(0.1, momentum=0.5), fm.SGD(0.1, momentum=0.5, nesterov=True)),
+    *(fm.Adagrad(), fm.RMSProp(), fm.Adam(), fm.AdamW(), fm.NAdam(), fm.GradientDescent()),
+    *(fm.Adam(np.float32(0.01)), fm.Adam(fm.schedules.Cosine(0.1)), fm.SGD(lambda step: 0.1)),
+]
 
 
 @pytest.fixture
@@ -41,15 +46,19 @@ def use(net: fm.MLP, samples: int = 20, **settings: object) -> None:
     """Call everything that reaches a kernel."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(samples, net.layer_sizes[0]))
-    y = rng.normal(size=(samples, net.layer_sizes[-1]))
-    if net.is_classifier:
+    y = rng.random((samples, net.layer_sizes[-1]))
+    if net.loss.name == "softmax_cross_entropy":
         y = rng.integers(0, net.layer_sizes[-1], samples)
+    if net.is_classifier:
         net.predict_proba(X)
     fm.fit(net, X, y, **{"epochs": 1, **settings})  # type: ignore[arg-type]
     net.predict(X)
     net.decision_function(X)
     net.evaluate(X, y)
     net.loss_and_gradient(X, y)
+    net.loss_and_gradient(X, y, sample_weight=np.ones(samples), training=False)
+    net.input_gradient(X, y)
+    net.activations(X)
 
 
 @pytest.mark.jit
@@ -69,12 +78,23 @@ def test_nothing_compiles_again(compiled: list[str], dtype: str) -> None:
         use(fm.MLP(layer_sizes, dtype=dtype))
     for activation in ACTIVATIONS:
         use(fm.MLP([4, 6, 3], activation=activation, dtype=dtype))
-    use(fm.MLP([4, *[6] * 5, 3], activation=ACTIVATIONS, dtype=dtype))
+    use(fm.MLP([4, *[6] * len(ACTIVATIONS), 3], activation=ACTIVATIONS, dtype=dtype))
+    for norm in ("batch", "layer", [fm.BatchNorm(momentum=0.0), None, fm.LayerNorm(0.1)]):
+        use(fm.MLP([4, 6, 7, 8, 3], norm=norm, dropout=[0.1, 0, 0.2, 0], l2=1, l1=1, dtype=dtype))
+    use(fm.MLP([4, 6, 3], loss=fm.Loss("softmax_cross_entropy", class_weight=[1, 2, 3])))
     for loss in LOSSES:
         use(fm.MLP([4, 6, 3], loss=loss, dtype=dtype))
-    for optimizer in (fm.SGD(0.1), fm.SGD(1, momentum=0.5), fm.Adam(), fm.Adam(np.float32(0.01))):
-        for batch_size in (1, 7, np.int32(32), 300, None):
+    for optimizer in OPTIMIZERS:
+        for batch_size in (7, np.int32(32), 300, None):
             use(fm.MLP([4, 6, 3], dtype=dtype), 600, optimizer=optimizer, batch_size=batch_size)
+    for settings in (
+        {"clip_value": 0.1},
+        {"clip_norm": 0.1},
+        {"clip_global_norm": 0.1},
+        {"average": 0.9, "accumulate": 3, "checkpoint_every": 2},
+        {"sample_weight": np.ones(20), "early_stopping": fm.EarlyStopping("loss")},
+    ):
+        use(fm.MLP([4, 6, 5, 6, 3], dtype=dtype), **settings)
     for threads in (1, 2, 3, 5):
         use(fm.MLP([4, 6, 3], dtype=dtype), threads=threads)
     for validation in (None, 0.3, (np.ones((2, 4)), np.array([0, 1]))):

@@ -1,119 +1,143 @@
-"""Losses and gradients against PyTorch's autograd, which shares nothing with the kernels."""
+"""Values and gradients against PyTorch's autograd, which shares nothing with the kernels.
+
+FASTMLP_TEST_CASES=5000 takes so many random networks, instead of 500.
+"""
 
 from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from networks import Case
+from numpy.typing import NDArray
 
 import fastmlp as fm
+from fastmlp import activations, losses, threads
 from fastmlp.kernels import machine
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
+from torch_model import CASES, DEEPEST, TorchMLP, mean_loss, undone_biases, wide_case  # noqa: E402
 
 pytestmark = pytest.mark.jit  # some hundred networks of up to 700 samples
 
-ACTIVATIONS = {
-    "identity": lambda z: z,
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    # PyTorch's own softplus turns into the identity above a threshold
-    "softplus": lambda z: torch.logaddexp(z, torch.zeros_like(z)),
-}
-LOSSES = {
-    "softmax_cross_entropy": torch.nn.functional.cross_entropy,
-    "squared_error": lambda z, y: ((z - y) ** 2).sum(1).mean(),
-    "half_squared_error": lambda z, y: ((z - y) ** 2).sum(1).mean() / 2,
-}
-EDGES = [1, 2, 15, 16, 17, 31, 33, 48, 64, 65, 90]  # around whole vectors and whole tiles
-WIDE_OUTPUTS = [machine.NARROW_OUTPUT, machine.NARROW_OUTPUT + 1, 130]
-BATCHES = [1, 2, 7, 8, 9, 64, 255, 256, 257, 512, 700]  # around micro-batches
+Array = NDArray[Any]
+TOLERANCE = 1e-12
+SHARE = 0.01  # of the whole gradient: the scale of a tensor whose own is smaller
 
 
-def random_problem(seed: int) -> tuple[fm.MLP, np.ndarray, np.ndarray]:
-    """A network of 0 to 4 hidden layers, each with its own activation, and samples for it."""
-    rng = np.random.default_rng(seed)
+def autograd(case: Case, training: bool) -> tuple[TorchMLP, float, float, Array, Array]:
+    """The model after `backward`, loss with and without penalty, outputs, and gradient by X."""
+    model = TorchMLP(case.net)
+    x = torch.tensor(case.X, requires_grad=True)
+    weight = None if case.sample_weight is None else torch.tensor(case.sample_weight)
+    z = model.outputs(x, training=training)
+    loss = mean_loss(case.net.loss, z, torch.tensor(case.y), weight)
+    total = loss + model.penalty()
+    total.backward()
+    return model, total.item(), loss.item(), z.detach().numpy(), x.grad.numpy()
 
-    def width() -> int:
-        return int(rng.choice(EDGES) if rng.random() < 0.5 else rng.integers(1, 91))
 
-    depth = seed % 5
-    loss = list(LOSSES)[seed // 5 % 3]
-    outputs = int(rng.choice(WIDE_OUTPUTS)) if rng.random() < 0.3 else width()
-    if loss == "softmax_cross_entropy":
-        outputs = max(outputs, 2)
-    batch = int(rng.choice(BATCHES) if rng.random() < 0.5 else rng.integers(1, 701))
-    net = fm.MLP(
-        [width(), *(width() for _ in range(depth)), outputs],
-        activation=[str(name) for name in rng.choice(list(ACTIVATIONS), depth)],
-        loss=loss,
-        seed=seed,
-        dtype="float64",
+def relative_error(values: Array | float, exact: Array | float, scale: float = 1e-300) -> float:
+    """Norm of the difference relative to that of the exact values, or to the scale if larger."""
+    difference = np.linalg.norm(np.subtract(values, exact))
+    return float(difference / max(float(np.linalg.norm(exact)), scale))
+
+
+def gradient_errors(net: fm.MLP, flat: Array, exact: dict[str, Array]) -> dict[str, float]:
+    """Each tensor's error, relative to its own norm or to SHARE of the whole gradient's."""
+    scale = SHARE * float(np.sqrt(sum((g**2).sum() for g in exact.values())))
+    return {
+        tensor.name: relative_error(tensor.view(flat), exact[tensor.name], scale)
+        for tensor in net.layout.tensors
+    }
+
+
+def errors_in_training(case: Case) -> dict[str, float]:
+    """With dropout and the statistics of the batch: loss and gradients of all parameters."""
+    net = case.net
+    loss, gradient = net.loss_and_gradient(
+        **case.samples, training=True, checkpoint_every=case.checkpoint_every
     )
-    for bias in net.biases:
-        bias[...] = rng.normal(size=bias.shape)
-    X = rng.normal(size=(batch, net.layer_sizes[0]))
-    if net.is_classifier:
-        return net, X, rng.integers(0, outputs, batch)
-    return net, X, rng.normal(size=(batch, outputs))
+    model, exact_loss, *_ = autograd(case, training=True)
+    errors = gradient_errors(net, gradient.flat, model.gradients())
+    tensors = {tensor.name: tensor for tensor in net.layout.tensors}
+    for name in undone_biases(net):
+        errors[name] = float(np.abs(tensors[name].view(gradient.flat)).max())
+    return errors | {"loss": relative_error(loss, exact_loss)}
 
 
-def autograd(net: fm.MLP, X: np.ndarray, y: np.ndarray) -> tuple[float, list[np.ndarray]]:
-    """The loss and its gradients by weights, then biases, as PyTorch computes them."""
-    weights = [torch.tensor(w, dtype=torch.float64, requires_grad=True) for w in net.weights]
-    biases = [torch.tensor(b, dtype=torch.float64, requires_grad=True) for b in net.biases]
-    a = torch.tensor(X)
-    for w, b, name in zip(weights, biases, [*net.activations, "identity"], strict=True):
-        a = ACTIVATIONS[name](a @ w + b)
-    loss = LOSSES[net.loss](a, torch.tensor(y))
-    loss.backward()
-    return loss.item(), [p.grad.numpy() for p in (*weights, *biases)]
+def errors_in_prediction(case: Case) -> dict[str, float]:
+    """Without dropout, with running statistics: also the outputs, and the gradient by X."""
+    net = case.net
+    loss, gradient = net.loss_and_gradient(
+        **case.samples, training=False, checkpoint_every=case.checkpoint_every
+    )
+    model, exact_loss, exact_mean, outputs, by_inputs = autograd(case, training=False)
+    exact = model.gradients()
+    scale = SHARE * float(np.sqrt(sum((g**2).sum() for g in exact.values())))
+    return gradient_errors(net, gradient.flat, exact) | {
+        "loss": relative_error(loss, exact_loss),
+        "evaluate": relative_error(net.evaluate(**case.samples).loss, exact_mean),
+        "outputs": relative_error(net.decision_function(case.X), outputs),
+        "input_gradient": relative_error(net.input_gradient(**case.samples), by_inputs, scale),
+    }
 
 
-def gradient_of(net: fm.MLP, X: np.ndarray, y: np.ndarray) -> tuple[float, list[Any]]:
-    loss, gradient = net.loss_and_gradient(X, y)
-    return loss, [*gradient.weights, *gradient.biases]
+@pytest.mark.parametrize("seed", range(CASES))
+def test_float64(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(threads.VARIABLE, str(1 + seed % 3))
+    case = wide_case(seed)
+    for errors in (errors_in_training(case), errors_in_prediction(case)):
+        assert {name: error for name, error in errors.items() if not error < TOLERANCE} == {}
 
 
-def relative_error(values: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.linalg.norm(values - exact) / max(np.linalg.norm(exact), 1e-300))
-
-
-@pytest.mark.parametrize("seed", range(150))
-def test_float64(seed: int) -> None:
-    net, X, y = random_problem(seed)
-    loss, gradients = gradient_of(net, X, y)
-    exact_loss, exact = autograd(net, X, y)
-    assert loss == pytest.approx(exact_loss, rel=1e-12)
-    assert net.evaluate(X, y).loss == pytest.approx(exact_loss, rel=1e-12)
-    for ours, theirs in zip(gradients, exact, strict=True):
-        assert relative_error(ours, theirs) < 1e-12
+def test_cases_cover_what_they_should() -> None:
+    cases = [wide_case(seed) for seed in range(500)]
+    nets = [case.net for case in cases]
+    assert {(net.loss.name, len(net.activation)) for net in nets} == {
+        (loss, depth) for loss in losses.NAMES for depth in range(DEEPEST + 1)
+    }
+    pairs = {
+        (f.name, f.per_unit, type(norm))
+        for net in nets
+        for f, norm in zip(net.activation, net.norm, strict=True)
+    }
+    assert pairs == {
+        (name, per_unit, norm)
+        for name in activations.NAMES
+        for per_unit in ({False, True} if name == "prelu" else {False})
+        for norm in (type(None), fm.BatchNorm, fm.LayerNorm)
+    }
+    options = {
+        (net.loss.name, net.loss.label_smoothing > 0, net.loss.class_weight is not None, y.ndim)
+        for net, y in ((case.net, case.y) for case in cases)
+    }
+    assert len([o for o in options if o[0] == "softmax_cross_entropy"]) == 8
+    assert len([o for o in options if o[0] == "binary_cross_entropy"]) == 4
+    assert {net.layer_sizes[-1] > machine.NARROW_OUTPUT for net in nets} == {True, False}
+    assert {len(case.X) > machine.MICRO_BATCH for case in cases} == {True, False}
+    assert {case.sample_weight is None for case in cases} == {True, False}
+    assert {case.checkpoint_every for case in cases} == {1, 2, 3, 5}
+    for kind in ("dropout", "l2", "l1"):
+        assert {any(getattr(net, kind)) for net in nets} == {True, False}
 
 
 @pytest.mark.parametrize("seed", range(0, 150, 3))
 def test_float32(seed: int) -> None:
     """Within 2e-5, about 200 roundings of 6e-8, of the exact gradient at the same parameters."""
-    net64, X, y = random_problem(seed)
-    net = net64.astype("float32")
-    X = X.astype("float32")
-    y = y if net.is_classifier else y.astype("float32")
-    loss, gradients = gradient_of(net, X, y)
-    exact_loss, exact = gradient_of(net.astype("float64"), X, y)
+    case = wide_case(seed)
+    net, X = case.net.astype("float32"), case.X.astype("float32")
+    y = case.y if case.y.dtype == np.int64 else case.y.astype("float32")
+    loss, gradient = net.loss_and_gradient(X, y)
+    net64 = net.astype("float64")
+    exact_loss, exact = net64.loss_and_gradient(X, y.astype(case.y.dtype))
     assert loss == pytest.approx(exact_loss, rel=2e-5)
-    for ours, theirs in zip(gradients, exact, strict=True):
+    scale = SHARE * float(np.linalg.norm(exact.flat))
+    pairs = zip(net.layout.tensors, net64.layout.tensors, strict=True)
+    for tensor, wider in pairs:
+        ours, theirs = tensor.view(gradient.flat), wider.view(exact.flat)
         assert ours.dtype == np.float32
-        assert relative_error(ours, theirs) < 2e-5
-
-
-def test_random_problems_cover_what_they_should() -> None:
-    nets = [random_problem(seed)[0] for seed in range(150)]
-    assert {len(net.activations) for net in nets} == {0, 1, 2, 3, 4}
-    assert {(net.loss, len(net.activations)) for net in nets} == {
-        (loss, depth) for loss in LOSSES for depth in range(5)
-    }
-    assert {name for net in nets for name in net.activations} == set(ACTIVATIONS)
-    assert {net.layer_sizes[-1] > machine.NARROW_OUTPUT for net in nets} == {True, False}
+        assert relative_error(ours, theirs, scale) < 2e-5
 
 
 def exact_cross_entropy(z: np.ndarray, label: int) -> tuple[float, np.ndarray]:
@@ -153,17 +177,36 @@ def test_extreme_logits(pattern: list[float], label: int, size: float, dtype: st
     assert net.evaluate(X, [label]).loss == loss
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "softplus"])
-def test_saturated_activations(name: str) -> None:
+@pytest.mark.parametrize("name", activations.NAMES)
+def test_large_pre_activations(name: str) -> None:
+    """Saturated, overflowing nowhere: relative to the largest entry, as f' is there."""
     rng = np.random.default_rng(0)
-    net = fm.MLP([3, 20, 2], activation=name, dtype="float64", seed=1)
-    X, y = rng.normal(size=(30, 3)), rng.integers(0, 2, 30)
+    net = fm.MLP([3, 20, 2], activation=name, loss="huber", dtype="float64", seed=1)
+    X, y = rng.normal(size=(30, 3)), rng.normal(size=(30, 2))
     for size in (10.0, 300.0, 1e4):
         net.weights[0][...] = rng.normal(size=(3, 20)) * size
-        loss, gradients = gradient_of(net, X, y)
-        exact_loss, exact = autograd(net, X, y)
+        case = Case(net, X, y, None, 1)
+        loss, gradient = net.loss_and_gradient(X, y)
+        model, exact_loss, *_ = autograd(case, training=True)
         assert loss == pytest.approx(exact_loss, rel=1e-12)
-        # f' is computed from the output, whose rounding 1 - f**2 and f (1 - f) see
-        scale = max(np.abs(g).max() for g in exact)
-        for ours, theirs in zip(gradients, exact, strict=True):
+        exact = model.gradients()
+        scale = max(np.abs(g).max() for g in exact.values())
+        for tensor in net.layout.tensors:
+            ours, theirs = tensor.view(gradient.flat), exact[tensor.name]
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-14 * scale)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_norm_of_a_single_number_learns_its_shift_alone(norm: str) -> None:
+    """One row of batch norm, one unit of layer norm: xhat is 0."""
+    rng = np.random.default_rng(0)
+    net = fm.MLP([4, 1, 2], norm=norm, activation="tanh", dtype="float64", seed=1)
+    net.shifts[0][...] = 0.3
+    rows = 1 if norm == "batch" else 9
+    X, y = rng.normal(size=(rows, 4)), rng.integers(0, 2, rows)
+    _, gradient = net.loss_and_gradient(X, y)
+    model, *_ = autograd(Case(net, X, y, None, 1), training=True)
+    assert not gradient.weights[0].any()
+    assert not gradient.gains[0].any()
+    exact = model.gradients()["layers.0.shift"]
+    assert gradient.shifts[0] == pytest.approx(exact, rel=1e-13)

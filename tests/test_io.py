@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import stat
@@ -29,6 +30,30 @@ def small_net(dtype: str = "float32", seed: int = 3) -> fm.MLP:
     return net
 
 
+def rich_net() -> fm.MLP:
+    """A network that has something of everything, no number of which is what it is by default."""
+    net = fm.MLP(
+        [3, 5, 17, 4, 3],
+        activation=[
+            fm.activations.Activation("prelu", alpha=0.1),
+            fm.activations.Activation("prelu", alpha=0.2, per_unit=True),
+            fm.activations.Activation("elu", alpha=0.7),
+        ],
+        loss=fm.losses.Loss("softmax_cross_entropy", label_smoothing=0.1, class_weight=[1, 2, 3]),
+        norm=[fm.norms.BatchNorm(1e-3, momentum=0.3), fm.norms.LayerNorm(1e-4), None],
+        dropout=[0.1, 0.2, 0.0, 0.4],
+        l2=[0.1, 0.2, 0.3, 0.4],
+        l1=[0.0, 0.01, 0.02, 1 / 3],
+        seed=2**62 + 1,
+        dtype="float64",
+    )
+    rng = np.random.default_rng(5)
+    views = (net.weights, net.biases, net.slopes, net.gains, net.shifts)
+    for view in (*itertools.chain(*views), *net.running_means, *net.running_variances):
+        view[...] = rng.uniform(0.1, 2.0, view.shape)
+    return net
+
+
 def read_parts(path: Path) -> tuple[Header, Tensors]:
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()["fastmlp"])
@@ -37,6 +62,14 @@ def read_parts(path: Path) -> tuple[Header, Tensors]:
 
 def write_parts(path: Path, header: object, tensors: Tensors) -> None:
     path.write_bytes(to_safetensors(tensors, {"fastmlp": json.dumps(header)}))
+
+
+def without(field: str) -> Callable[[Header], object]:
+    return lambda header: {key: value for key, value in header.items() if key != field}
+
+
+def having(**fields: object) -> Callable[[Header], object]:
+    return lambda header: {**header, **fields}
 
 
 @pytest.fixture
@@ -69,10 +102,128 @@ def test_round_trip(
     loaded = fm.MLP.load(path)
 
     assert loaded.layer_sizes == net.layer_sizes
-    assert loaded.activations == net.activations
+    assert loaded.activation == net.activation
     assert (loaded.loss, loaded.dtype, loaded.seed) == (net.loss, net.dtype, net.seed)
     assert loaded.metadata == net.metadata
     np.testing.assert_array_equal(loaded.theta, net.theta, strict=True)
+
+
+def test_everything_of_a_network_comes_back(tmp_path: Path) -> None:
+    net = rich_net()
+    net.save(tmp_path / "net")
+    loaded = fm.MLP.load(tmp_path / "net")
+    for name in ("activation", "loss", "norm", "dropout", "l2", "l1", "seed", "dtype"):
+        assert getattr(loaded, name) == getattr(net, name)
+    for name in ("weights", "biases", "slopes", "gains", "shifts"):
+        for mine, its in zip(getattr(net, name), getattr(loaded, name), strict=True):
+            np.testing.assert_array_equal(its, mine, strict=True)
+    np.testing.assert_array_equal(loaded.running, net.running, strict=True)
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "net").read_bytes()
+
+
+def test_names_of_the_tensors(tmp_path: Path) -> None:
+    rich_net().save(tmp_path / "net")
+    _, tensors = read_parts(tmp_path / "net")
+    shapes = {name: array.shape for name, array in tensors.items()}
+    assert shapes == {
+        "layers.0.weight": (3, 5),
+        "layers.0.bias": (5,),
+        "layers.0.slope": (1,),
+        "layers.0.gain": (5,),
+        "layers.0.shift": (5,),
+        "layers.0.running_mean": (5,),
+        "layers.0.running_variance": (5,),
+        "layers.1.weight": (5, 17),
+        "layers.1.bias": (17,),
+        "layers.1.slope": (17,),
+        "layers.1.gain": (17,),
+        "layers.1.shift": (17,),
+        "layers.2.weight": (17, 4),
+        "layers.2.bias": (4,),
+        "layers.3.weight": (4, 3),
+        "layers.3.bias": (3,),
+    }
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        fm.losses.Loss("huber", delta=1.5),
+        fm.losses.Loss("pinball", quantile=0.1),
+        fm.losses.Loss("pinball", quantile=[0.1, 0.9]),
+        fm.losses.Loss("binary_cross_entropy", class_weight=(1, 2), label_smoothing=0.1),
+        fm.losses.Loss("poisson"),
+    ],
+    ids=str,
+)
+def test_options_of_the_loss_come_back(tmp_path: Path, loss: fm.losses.Loss) -> None:
+    fm.MLP([3, 2], loss=loss).save(tmp_path / "net")
+    assert fm.MLP.load(tmp_path / "net").loss == loss
+
+
+def test_settings_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    norm = fm.norms.BatchNorm(epsilon=np.float32(1e-4), momentum=np.float32(0.2))
+    net = fm.MLP([3, 4, 2], norm=norm, l2=np.float32(0.5))
+    net.save(tmp_path / "net")
+    assert fm.MLP.load(tmp_path / "net").norm == net.norm
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_files_of_the_first_format(tmp_path: Path, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"weight": [(3, 5), (5, 4), (4, 2)], "bias": [(5,), (4,), (2,)]}
+    tensors = {
+        f"layers.{layer}.{part}": rng.normal(size=shape).astype(dtype)
+        for part, of in shapes.items()
+        for layer, shape in enumerate(of)
+    }
+    header = {
+        "format": "fastmlp-1",
+        "layer_sizes": [3, 5, 4, 2],
+        "activations": ["softplus", "tanh"],
+        "loss": "half_squared_error",
+        "dtype": dtype,
+        "seed": 7,
+        "metadata": {"target": "y"},
+    }
+    write_parts(tmp_path / "old", header, tensors)
+    net = fm.MLP.load(tmp_path / "old")
+    assert repr(net) == (
+        "MLP([3, 5, 4, 2], activation=['softplus', 'tanh'], loss='half_squared_error', "
+        f"dtype='{dtype}', seed=7)"
+    )
+    assert net.metadata == {"target": "y"}
+    for layer in range(3):
+        for part, views in (("weight", net.weights), ("bias", net.biases)):
+            expected = tensors[f"layers.{layer}.{part}"]
+            np.testing.assert_array_equal(views[layer], expected, strict=True)
+    net.save(tmp_path / "new")
+    assert read_parts(tmp_path / "new")[0]["format"] == "fastmlp-2"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("activations"), "missing or unknown: activations"),
+        (having(norm=[None]), "missing or unknown: norm"),
+        (having(activations="tanh"), "activations .* a list of names"),
+        (having(activations=[1]), "activations .* a list of names"),
+        (having(activations=[]), "one for each of the 1 hidden layers, got 0"),
+        (having(loss={"name": "squared_error"}), "loss .* a name, got"),
+    ],
+)
+def test_wrong_header_of_the_first_format(
+    saved: Path, change: Callable[[Header], object], message: str
+) -> None:
+    header, tensors = read_parts(saved)
+    first = {key: header[key] for key in ("layer_sizes", "dtype", "seed", "metadata")}
+    first |= {"format": "fastmlp-1", "activations": ["tanh"], "loss": "softmax_cross_entropy"}
+    write_parts(saved, first, tensors)
+    assert fm.MLP.load(saved).activation == (fm.activations.Activation("tanh"),)
+    write_parts(saved, change(first), tensors)
+    with pytest.raises(ValueError, match=rf"net\.safetensors' as a network: .*{message}"):
+        fm.MLP.load(saved)
 
 
 def test_path_as_text(tmp_path: Path) -> None:
@@ -91,10 +242,20 @@ def test_loaded_network_predicts_the_same(saved: Path) -> None:
 def test_other_programs_can_read_the_file(saved: Path) -> None:
     header, tensors = read_parts(saved)
     assert header == {
-        "format": "fastmlp-1",
+        "format": "fastmlp-2",
         "layer_sizes": [3, 5, 2],
-        "activations": ["tanh"],
-        "loss": "softmax_cross_entropy",
+        "activation": [{"name": "tanh", "alpha": None, "per_unit": False}],
+        "loss": {
+            "name": "softmax_cross_entropy",
+            "label_smoothing": 0.0,
+            "class_weight": None,
+            "delta": 1.0,
+            "quantile": 0.5,
+        },
+        "norm": [None],
+        "dropout": [0.0, 0.0],
+        "l2": [0.0, 0.0],
+        "l1": [0.0, 0.0],
         "dtype": "float32",
         "seed": 3,
         "metadata": {"class_names": '["one", "zwei", "tr\\u00eas"]'},
@@ -141,20 +302,14 @@ def test_file_of_another_program(saved: Path) -> None:
             fm.MLP.load(saved)
 
 
-def without(field: str) -> Callable[[Header], object]:
-    return lambda header: {key: value for key, value in header.items() if key != field}
-
-
-def having(**fields: object) -> Callable[[Header], object]:
-    return lambda header: {**header, **fields}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (having(format="fastmlp-2"), r"format must be 'fastmlp-1', got 'fastmlp-2'"),
-        (without("format"), r"format must be 'fastmlp-1', got None"),
+        (having(format="fastmlp-3"), r"format must be 'fastmlp-2', got 'fastmlp-3'"),
+        (having(format=["fastmlp-2"]), r"format must be 'fastmlp-2', got \['fastmlp-2'\]"),
+        (without("format"), r"format must be 'fastmlp-2', got None"),
         (lambda header: [header], "format must be"),
+        (lambda header: "fastmlp-2", "format must be"),
         (without("seed"), "missing or unknown: seed"),
         (having(extra=1), "missing or unknown: extra"),
         (having(layer_sizes=[3]), r"layer_sizes .* got \[3\]"),
@@ -164,14 +319,39 @@ def having(**fields: object) -> Callable[[Header], object]:
         (having(layer_sizes="352"), "layer_sizes .* positive"),
         (having(layer_sizes=[3, 6, 2]), r"layers\.0\.weight must be F32 of shape \(3, 6\)"),
         (having(layer_sizes=[3, 10**30, 2]), r"layers\.0\.weight must be F32 of shape"),
-        (having(layer_sizes=[3, 5, 2, 2], activations=["tanh"] * 2), r"missing: layers\.2\.bias"),
-        (having(layer_sizes=[3, 5], activations=[]), r"no layer has: layers\.1\.bias"),
-        (having(activations=[]), "one activation for each of 1 hidden layers, got 0"),
-        (having(activations="tanh"), "activations .* a list of names"),
-        (having(activations=[1]), "activations .* a list of names"),
-        (having(activations=["swoosh"]), "swoosh"),
-        (having(loss="regret"), "regret"),
-        (having(loss=None), "loss .* a name, got None"),
+        (having(layer_sizes=[3, 5, 2, 2]), "one for each of the 2 hidden layers, got 1"),
+        (
+            having(layer_sizes=[3, 5, 2, 2], activation=[{"name": "tanh"}] * 2, norm=[None] * 2),
+            r"missing: layers\.2\.bias",
+        ),
+        (having(layer_sizes=[3, 5], activation=[], norm=[]), r"no layer has: layers\.1\.bias"),
+        (having(activation=[]), "one for each of the 1 hidden layers, got 0"),
+        (having(activation="tanh"), "activation .* a list of objects with a name"),
+        (having(activation=["tanh"]), "activation .* a list of objects with a name"),
+        (having(activation=[{"alpha": 1}]), "activation .* a list of objects with a name"),
+        (having(activation=[{"name": "swoosh"}]), "swoosh"),
+        (having(activation=[{"name": "elu", "alpha": "1"}]), "alpha must be a number"),
+        (having(activation=[{"name": "elu", "alpha": 1e999}]), "alpha must be finite"),
+        (having(activation=[{"name": "elu", "beta": 1}]), "beta"),
+        (having(activation=[{"name": "prelu"}]), r"missing: layers\.0\.slope"),
+        (having(loss={"name": "regret"}), "regret"),
+        (having(loss="squared_error"), "loss .* an object with a name, got 'squared_error'"),
+        (having(loss=None), "loss .* an object with a name, got None"),
+        (having(loss={"name": "huber", "delta": -1}), "delta must be"),
+        (having(loss={"name": "huber", "delta": 10**400}), "too large"),
+        (having(norm=None), "norm .* a list of objects with a name or nulls, got None"),
+        (having(norm=["batch"]), "norm .* a list of objects with a name or nulls"),
+        (having(norm=[]), "norm must be one, or one for each of the 1 hidden layers, got 0"),
+        (having(norm=[{"name": "group"}]), "norm must be one of batch, layer, got 'group'"),
+        (having(norm=[{"name": "layer", "epsilon": 0}]), "epsilon must be"),
+        (having(norm=[{"name": "layer", "momentum": 0.1}]), "momentum"),
+        (having(norm=[{"name": "batch"}]), r"missing: layers\.0\.gain, .*running_variance"),
+        (having(dropout=0.5), r"dropout .* a list of numbers, got 0\.5"),
+        (having(dropout=[0.5]), "dropout must be one number, or one for .*, got 1"),
+        (having(dropout=[0.5, 1.5]), r"dropout\[1\] must be in"),
+        (having(l2=[0.1]), "l2 must be one number, or one for each of the 2 layers, got 1"),
+        (having(l1=[0.1, -0.1]), r"l1\[1\] must be in"),
+        (having(l1={"0": 1}), "l1 .* a list of numbers"),
         (having(dtype="float64"), r"layers\.0\.weight must be F64 of .* got F32"),
         (having(dtype="float16"), "dtype .* float32 or float64, got 'float16'"),
         (having(dtype=["float32"]), "dtype .* float32 or float64"),
@@ -218,6 +398,19 @@ def test_wrong_tensor(saved: Path, name: str, values: np.ndarray | None, message
     write_parts(saved, header, tensors)
     with pytest.raises(ValueError, match=rf"net\.safetensors' as a network: .*{message}"):
         fm.MLP.load(saved)
+
+
+def test_negative_variance(tmp_path: Path) -> None:
+    net = fm.MLP([3, 4, 2], norm="batch")
+    net.save(tmp_path / "net")
+    header, tensors = read_parts(tmp_path / "net")
+    tensors["layers.0.running_variance"][2] = net.running_variances[0][2] = -1
+    write_parts(tmp_path / "net", header, tensors)
+    message = r"layers\.0\.running_variance holds a negative number"
+    with pytest.raises(ValueError, match=message):
+        fm.MLP.load(tmp_path / "net")
+    with pytest.raises(ValueError, match=message):
+        net.save(tmp_path / "net")
 
 
 # Damage: any change gives a ValueError or a network of the same shape with finite parameters

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmlp.kernels import gemm, machine, reference
-from fastmlp.kernels._jit import JIT_DISABLED, kernel
+from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
 from fastmlp.kernels.simd import matrix, panels
 
 FUSED = machine.HAS_FMA and not JIT_DISABLED
@@ -49,12 +49,12 @@ class Place(NamedTuple):
         return self._replace(offset=offset, rows=bottom - top, columns=right - left)
 
 
-@kernel
+@glue
 def matrix_at(memory, place):
     return matrix(memory, place.offset, place.rows, place.columns, place.row_stride)
 
 
-@kernel
+@glue
 def panels_at(memory, place):
     count = place.columns // place.lanes
     return panels(memory, place.offset, count, place.rows, place.panel_stride, place.row_stride)

@@ -7,13 +7,37 @@ import pytest
 from numpy.typing import NDArray
 
 from fastmlp.kernels import optimizer, reference
-from fastmlp.kernels.optimizer import ADAM, ADD, KEEP, MOMENTUM, SGD, Parameters, Rule
+from fastmlp.kernels.optimizer import ADAM, ADD, KEEP, MOMENTUM, SCALED, SGD, Parameters, Rule
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 LINE = 16  # elements: whole vectors of either dtype
 
-ALPHA, BETA_1, BETA_2, EPSILON = 0.01, 0.9, 0.999, 1e-8
-HYPERPARAMETERS = np.array([ALPHA, BETA_1, BETA_2, EPSILON])
+PLAIN = Rule(
+    code=SGD,
+    rate=0.1,
+    gradient_rate=0.0,
+    root=1.0,
+    shrink=1.0,
+    decay_1=0.9,
+    decay_2=0.99,
+    gain_2=0.01,
+    epsilon_inside=0.0,
+    epsilon_outside=1e-8,
+    clip=0.0,
+    average_decay=0.0,
+)
+RULES = pytest.mark.parametrize(
+    "rule",
+    [
+        PLAIN,
+        PLAIN._replace(shrink=0.9),
+        PLAIN._replace(gradient_rate=0.25),
+        PLAIN._replace(root=3.0, epsilon_inside=0.5, epsilon_outside=0.0),
+        PLAIN._replace(decay_1=0.0, decay_2=1.0, gain_2=1.0, epsilon_outside=0.25),
+        PLAIN._replace(rate=0.0, gradient_rate=0.3, root=1.5, shrink=1.01),
+    ],
+    ids=["plain", "shrink", "gradient-rate", "inside", "sum", "all"],
+)
 
 
 def matrices(dtype: type, count: int, seed: int = 0) -> list[NDArray[Any]]:
@@ -44,44 +68,131 @@ def both(name: str, arrays: list[NDArray[Any]], *settings: Any) -> None:
 
 
 @DTYPES
-def test_sgd(dtype: type) -> None:
-    both("sgd", matrices(dtype, 2), 0.1)
+@RULES
+def test_sgd(dtype: type, rule: Rule) -> None:
+    both("sgd", matrices(dtype, 2), rule)
 
 
 @DTYPES
-@pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_momentum(dtype: type, decay: float) -> None:
-    both("momentum", matrices(dtype, 3), 0.1, decay)
+@RULES
+def test_momentum(dtype: type, rule: Rule) -> None:
+    both("momentum", matrices(dtype, 3), rule)
+
+
+def with_squares(dtype: type, count: int) -> list[NDArray[Any]]:
+    """Return matrices whose last but one is a second moment, not below 0.1."""
+    arrays = matrices(dtype, count)
+    arrays[-2][...] = arrays[-2] ** 2 + 0.1
+    return arrays
 
 
 @DTYPES
-@pytest.mark.parametrize("step", [1, 2, 1000])
-def test_adam(dtype: type, step: int) -> None:
-    theta, m, v, g = matrices(dtype, 4)
-    np.square(v, out=v)
-    rule = optimizer.make_rule(ADAM, HYPERPARAMETERS, step)
-    both("adam", [theta, m, v, g], rule)
+@RULES
+def test_scaled(dtype: type, rule: Rule) -> None:
+    both("scaled", with_squares(dtype, 3), rule)
 
 
 @DTYPES
-@pytest.mark.parametrize("step", [1, 10, 100_000])
-def test_rule_of_adam_corrects_the_bias(dtype: type, step: int) -> None:
-    rule = optimizer.make_rule(ADAM, HYPERPARAMETERS, step)
-    expected = Rule(
-        ADAM, ALPHA / (1 - BETA_1**step), BETA_1, BETA_2, EPSILON, np.sqrt(1 - BETA_2**step)
+@RULES
+def test_adam(dtype: type, rule: Rule) -> None:
+    both("adam", with_squares(dtype, 4), rule)
+
+
+@DTYPES
+@pytest.mark.parametrize("limit", [1e-3, 1.0, 100.0])
+def test_clamp(dtype: type, limit: float) -> None:
+    (g,) = matrices(dtype, 1)
+    g[0, :5] = np.nan, np.inf, -np.inf, 0.0, -0.0
+    before = g.copy()
+    optimizer.clamp(g, limit)
+    limit = float(dtype(limit))
+    expected = [x if np.isnan(x) else min(max(x, -limit), limit) for x in before.flat]
+    np.testing.assert_array_equal(g, np.array(expected, dtype).reshape(g.shape))
+    assert (g.base[0] == 7).all()
+    assert (g.base[:, 3 * LINE :] == 7).all()
+
+
+@DTYPES
+@pytest.mark.parametrize(("l2", "l1"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.2), (0.3, 0.2)])
+def test_penalize(dtype: type, l2: float, l1: float) -> None:
+    g, theta = matrices(dtype, 2)
+    theta[1, ::3] = 0
+    expected = g.copy()
+    reference.penalize(expected, theta, l2, l1)
+    unchanged = theta.copy()
+    optimizer.penalize(g, theta, l2, l1)
+    eps = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(g, expected, rtol=eps, atol=eps)
+    np.testing.assert_array_equal(theta, unchanged)
+    assert (g.base[[0, 6]] == 7).all()
+
+
+@DTYPES
+def test_penalty_of_zero_is_zero(dtype: type) -> None:
+    """So the padding stays zero."""
+    g, theta = np.zeros((2, LINE), dtype), np.zeros((2, LINE), dtype)
+    optimizer.penalize(g, theta, 0.5, 0.5)
+    assert not g.any()
+
+
+@DTYPES
+def test_scale(dtype: type) -> None:
+    both("scale", matrices(dtype, 1), 0.3)
+
+
+@DTYPES
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_average(dtype: type, decay: float) -> None:
+    both("average", matrices(dtype, 2), decay)
+
+
+@DTYPES
+def test_sum_of_squares_is_accurate(dtype: type) -> None:
+    """In float64, of numbers whose squares neither exist nor add up in float32."""
+    (g,) = matrices(dtype, 1)
+    exact = sum(float(x) ** 2 for x in g.flat)
+    np.testing.assert_allclose(optimizer.sum_of_squares(g), exact, rtol=1e-14)
+    g *= dtype(1e-30)
+    np.testing.assert_allclose(
+        optimizer.sum_of_squares(g), sum(float(x) ** 2 for x in g.flat), rtol=1e-14
     )
-    np.testing.assert_allclose(rule, expected, rtol=1e-13)
+    tall = np.ones((40, 4 * LINE), dtype)
+    tall[0, 0] = 1e5
+    assert optimizer.sum_of_squares(tall) == 1e10 + tall.size - 1
 
 
-@pytest.mark.parametrize("code", [KEEP, ADD, SGD, MOMENTUM])
-def test_other_rules_pass_the_hyperparameters_on(code: int) -> None:
-    rule = optimizer.make_rule(code, HYPERPARAMETERS, 3)
-    assert tuple(rule) == (code, ALPHA, BETA_1, BETA_2, EPSILON, 1.0)
+@DTYPES
+def test_sum_of_squares_keeps_nan_and_infinity(dtype: type) -> None:
+    (g,) = matrices(dtype, 1)
+    g[3, 5] = np.inf
+    assert optimizer.sum_of_squares(g) == np.inf
+    g[3, 6] = np.nan
+    assert np.isnan(optimizer.sum_of_squares(g))
+
+
+def test_rule_takes_the_numbers_from_their_places() -> None:
+    hyper = np.arange(1.0, 1 + optimizer.CONSTANTS)
+    row = np.arange(10.0, 10 + optimizer.COLUMNS)
+    assert optimizer.make_rule(ADAM, hyper, row) == Rule(
+        code=ADAM,
+        rate=row[optimizer.RATE],
+        gradient_rate=row[optimizer.GRADIENT_RATE],
+        root=row[optimizer.ROOT],
+        shrink=row[optimizer.SHRINK],
+        decay_1=hyper[optimizer.DECAY_1],
+        decay_2=hyper[optimizer.DECAY_2],
+        gain_2=hyper[optimizer.GAIN_2],
+        epsilon_inside=hyper[optimizer.EPSILON_INSIDE],
+        epsilon_outside=hyper[optimizer.EPSILON_OUTSIDE],
+        clip=hyper[optimizer.CLIP],
+        average_decay=hyper[optimizer.AVERAGE_DECAY],
+    )
 
 
 @DTYPES
 def test_adam_over_many_steps_is_that_of_the_paper(dtype: type) -> None:
     """Algorithm 1 of Kingma and Ba (2015), in float64."""
+    alpha, beta_1, beta_2, epsilon = 0.01, 0.9, 0.999, 1e-8
     theta, m, v, g = matrices(dtype, 4)
     m[...] = v[...] = 0
     expected, mean, square = theta.astype(np.float64), 0.0, 0.0
@@ -89,11 +200,18 @@ def test_adam_over_many_steps_is_that_of_the_paper(dtype: type) -> None:
     for t in range(1, 21):
         g[...] = rng.normal(size=g.shape)
         wide = g.astype(np.float64)
-        mean = BETA_1 * mean + (1 - BETA_1) * wide
-        square = BETA_2 * square + (1 - BETA_2) * wide**2
-        corrected = mean / (1 - BETA_1**t), square / (1 - BETA_2**t)
-        expected -= ALPHA * corrected[0] / (np.sqrt(corrected[1]) + EPSILON)
-        optimizer.adam(theta, m, v, g, optimizer.make_rule(ADAM, HYPERPARAMETERS, t))
+        mean = beta_1 * mean + (1 - beta_1) * wide
+        square = beta_2 * square + (1 - beta_2) * wide**2
+        corrected = mean / (1 - beta_1**t), square / (1 - beta_2**t)
+        expected -= alpha * corrected[0] / (np.sqrt(corrected[1]) + epsilon)
+        rule = PLAIN._replace(
+            rate=alpha / (1 - beta_1**t),
+            root=1 / np.sqrt(1 - beta_2**t),
+            decay_1=beta_1,
+            gain_2=1 - beta_2,
+            epsilon_outside=epsilon,
+        )
+        optimizer.adam(theta, m, v, g, rule)
     eps = 40 * np.finfo(dtype).eps
     np.testing.assert_allclose(theta, expected, rtol=eps, atol=eps)
 
@@ -104,16 +222,17 @@ def test_first_step_of_adam_is_the_learning_rate(dtype: type) -> None:
     theta, m, v, g = matrices(dtype, 4)
     theta[...] = m[...] = v[...] = 0
     g[...] = np.sign(g) * np.logspace(-4, 6, g.size).reshape(g.shape)
-    optimizer.adam(theta, m, v, g, optimizer.make_rule(ADAM, HYPERPARAMETERS, 1))
-    np.testing.assert_allclose(theta, -ALPHA * np.sign(g), rtol=1e-3)
+    rule = PLAIN._replace(rate=0.01 / 0.1, root=1 / np.sqrt(0.001), gain_2=0.001)
+    optimizer.adam(theta, m, v, g, rule)
+    np.testing.assert_allclose(theta, -0.01 * np.sign(g), rtol=1e-3)
 
 
 @DTYPES
-@pytest.mark.parametrize("code", [SGD, MOMENTUM, ADAM])
+@pytest.mark.parametrize("code", [SGD, MOMENTUM, SCALED, ADAM])
 def test_padding_stays_zero(dtype: type, code: int) -> None:
     """Where gradient and state are zero, the parameter stays what it is."""
-    flat = [np.zeros(LINE, dtype) for _ in range(4)]
-    rule = optimizer.make_rule(code, HYPERPARAMETERS, 1)
+    flat = [np.zeros(LINE, dtype) for _ in Parameters._fields]
+    rule = PLAIN._replace(code=code, gradient_rate=0.1, shrink=0.9, clip=1.0, average_decay=0.5)
     optimizer.apply(rule, Parameters(*flat), 0, LINE, np.zeros((1, LINE), dtype))
     assert not np.any(flat)
 
@@ -131,28 +250,56 @@ def test_keep_and_add(dtype: type) -> None:
 
 
 @DTYPES
-@pytest.mark.parametrize("code", [KEEP, ADD, SGD, MOMENTUM, ADAM])
-def test_block_of_the_flat_vectors(dtype: type, code: int) -> None:
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("average_decay", [0.0, 0.75])
+@pytest.mark.parametrize("code", [KEEP, ADD, SGD, MOMENTUM, SCALED, ADAM])
+def test_block_of_the_flat_vectors(
+    dtype: type, code: int, average_decay: float, clip: float
+) -> None:
     """`apply` finds the block, hands it to the rule's kernel and touches nothing else."""
     rng = np.random.default_rng(2)
     offset, rows, stride = 3 * LINE, 4, 2 * LINE
-    flat = [rng.uniform(1, 2, 20 * LINE).astype(dtype) for _ in range(4)]
+    flat = [rng.uniform(1, 2, 20 * LINE).astype(dtype) for _ in Parameters._fields]
     expected = [vector.copy() for vector in flat]
-    theta, gradient, m, v = (
+    theta, gradient, m, v, mean = (
         vector[offset : offset + rows * stride].reshape(rows, stride)[:, :LINE]
         for vector in expected
     )
     g = rng.normal(size=(rows, LINE)).astype(dtype)
-    rule = optimizer.make_rule(code, HYPERPARAMETERS, 2)
-    optimizer.apply(rule, Parameters(*flat), offset, stride, g)
+    rule = PLAIN._replace(code=code, shrink=0.9, clip=clip, average_decay=average_decay)
+    optimizer.apply(rule, Parameters(*flat), offset, stride, given := g.copy())
+    is_update = code not in (KEEP, ADD)
+    if is_update and clip:
+        np.clip(g, -clip, clip, out=g)
     if code == KEEP:
         optimizer.keep(gradient, g)
     elif code == ADD:
         optimizer.add(gradient, g)
     elif code == SGD:
-        optimizer.sgd(theta, g, rule.rate)
+        optimizer.sgd(theta, g, rule)
     elif code == MOMENTUM:
-        optimizer.momentum(theta, m, g, rule.rate, rule.decay_1)
+        optimizer.momentum(theta, m, g, rule)
+    elif code == SCALED:
+        optimizer.scaled(theta, v, g, rule)
     else:
         optimizer.adam(theta, m, v, g, rule)
+    if is_update and average_decay:
+        optimizer.average(mean, theta, average_decay)
     np.testing.assert_array_equal(flat, expected)
+    np.testing.assert_array_equal(given, g)
+
+
+@DTYPES
+@pytest.mark.parametrize("code", [SGD, MOMENTUM, SCALED, ADAM])
+def test_rows_and_one_long_row_give_the_same_bits(dtype: type, code: int) -> None:
+    """Strip by strip, as in a fused step, or all at once, as in a two-phase one."""
+    rng = np.random.default_rng(3)
+    flat = [rng.uniform(1, 2, 12 * LINE).astype(dtype) for _ in Parameters._fields]
+    pieces = [vector.copy() for vector in flat]
+    g = rng.normal(size=12 * LINE).astype(dtype)
+    rule = PLAIN._replace(code=code, gradient_rate=0.2, shrink=0.95, clip=0.7, average_decay=0.9)
+    optimizer.apply(rule, Parameters(*flat), 0, 12 * LINE, g.copy().reshape(1, -1))
+    for j in range(0, 4 * LINE, LINE):
+        block = g.reshape(3, 4 * LINE)[:, j : j + LINE].copy()
+        optimizer.apply(rule, Parameters(*pieces), j, 4 * LINE, block)
+    np.testing.assert_array_equal(flat, pieces)

@@ -324,7 +324,7 @@ def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_error_while_watching(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the progress bar raises ends the run and reaches the caller."""
-    net, X, y = problem([4, 9, 3], 400)
+    net, X, y = problem([4, 9, 3], 400_000)  # whose epoch takes longer than a look
     calls = []
 
     def fail(self: Progress, *_: Any) -> None:
@@ -333,7 +333,7 @@ def test_error_while_watching(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Progress, "update", fail)
     with pytest.raises(BrokenPipeError, match="nobody listens"):
-        fm.fit(net, X, y, epochs=10**6, threads=2, progress=True)
+        fm.fit(net, X, y, batch_size=2, epochs=10**6, threads=2, progress=True)
     assert calls == [["fastmlp-0", "fastmlp-1"]]
     assert not running()
     assert np.isfinite(net.theta).all()

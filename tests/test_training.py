@@ -69,8 +69,8 @@ class Reference:
 
     def __init__(self, net: fm.MLP, optimizer: fm.Optimizer) -> None:
         self.parameters = [np.array(p, np.float64) for p in (*net.weights, *net.biases)]
-        self.activations = (*net.activations, "identity")
-        self.loss = net.loss
+        self.activations = (*(f.name for f in net.activation), "identity")
+        self.loss = net.loss.name
         self.optimizer = optimizer
         self.steps = 0
         self.first = [np.zeros_like(p) for p in self.parameters]
@@ -535,19 +535,23 @@ def test_padding_stays_zero_in_large_batches(optimizer: fm.Optimizer) -> None:
 @pytest.mark.parametrize("batch_size", [8, None])
 def test_diverging_run_ends(batch_size: int | None, loss: str, threads: int) -> None:
     net, X, y = problem([4, 9, 3], 40, loss, "float32", "relu")
-    history = fm.fit(
-        net,
-        X,
-        y,
-        optimizer=fm.SGD(1e30),
-        batch_size=batch_size,
-        epochs=20,
-        validation=(X, y),
-        threads=threads,
-    )
-    assert len(history) == 20
-    assert not np.isfinite(history.loss[-1])
-    assert not np.isfinite(history.val_loss[-1])
+    with pytest.raises(fm.DivergenceError, match="layer") as caught:
+        fm.fit(
+            net,
+            X,
+            y,
+            optimizer=fm.SGD(1e30),
+            batch_size=batch_size,
+            epochs=20,
+            validation=(X, y),
+            threads=threads,
+        )
+    error = caught.value
+    assert error.epoch == len(error.history) + 1
+    assert error.epoch + error.step > 2
+    assert error.layer in (1, 2)
+    assert np.isfinite(net.theta).all()
+    assert np.isfinite(error.history.loss).all()
 
 
 # Inputs of any kind

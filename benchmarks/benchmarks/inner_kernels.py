@@ -9,8 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numba import njit
 
-from fastmlp.kernels._jit import kernel
+from fastmlp.kernels._jit import OPTIONS
 from fastmlp.kernels.activation import activation_forward
 from fastmlp.kernels.gemm import multiply, multiply_transposed, transpose
 from fastmlp.kernels.machine import VECTOR_BYTES
@@ -20,14 +21,14 @@ from fastmlp.kernels.team import barrier
 CHAINS = 12  # independent: two FMA units times a latency of four cycles need at least eight
 
 
-@kernel
+@njit(**OPTIONS)
 def packed(flat, rows, columns):
     """A matrix [rows, columns] in panels one vector wide, as `fit` packs weights."""
     v = lanes(flat)
     return panels(flat, 0, columns // v, rows, rows * v, v)
 
 
-@kernel
+@njit(**OPTIONS)
 def dense_forward(z, a, w, b, batch, inputs, outputs):
     """Z [B, O] = A [B, I] W [I, O] + b; W packed, O in whole vectors."""
     multiply(
@@ -38,7 +39,7 @@ def dense_forward(z, a, w, b, batch, inputs, outputs):
     )
 
 
-@kernel
+@njit(**OPTIONS)
 def dense_backward(da, dz, w, wt, zeros, batch, inputs, outputs, stride):
     """dA [B, I] = dZ [B, O] W^T, W^T made first; I and the stride of dZ and W in whole vectors."""
     transpose(packed(wt, stride, inputs), packed(w, inputs, stride))
@@ -50,7 +51,7 @@ def dense_backward(da, dz, w, wt, zeros, batch, inputs, outputs, stride):
     )
 
 
-@kernel
+@njit(**OPTIONS)
 def dense_gradient(dw, a, dz, zeros, batch, inputs, outputs):
     """dW [I, O] = A^T dZ; dW packed, O in whole vectors."""
     multiply_transposed(
@@ -61,20 +62,21 @@ def dense_gradient(dw, a, dz, zeros, batch, inputs, outputs):
     )
 
 
-@kernel
+@njit(**OPTIONS)
 def activate(z, code, rows, columns):
     """z <- f(z), the columns in whole vectors."""
-    activation_forward(matrix(z, 0, rows, columns, columns), code)
+    values, slopes = matrix(z, 0, rows, columns, columns), matrix(z, 0, 1, columns, columns)
+    activation_forward(values, values, code, 0.0, slopes)
 
 
-@kernel
+@njit(**OPTIONS)
 def meet(team, threads, times):
     """Cross the team's barrier so many times."""
     for _ in range(times):
         barrier(team, threads)
 
 
-@kernel
+@njit(**OPTIONS)
 def fma_chains(x, rounds):
     """x_i <- x_i / 2 + 1, `rounds` times: CHAINS vectors in registers, nothing but FMAs."""
     m = matrix(x, 0, CHAINS + 2, lanes(x), lanes(x))

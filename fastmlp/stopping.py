@@ -1,0 +1,100 @@
+"""When to end training before its last epoch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ._checks import check_flag, check_number, check_whole
+from .history import History
+
+if TYPE_CHECKING:
+    from .mlp import MLP
+
+__all__ = ["EarlyStopping"]
+
+MONITORS = {"loss": -1, "accuracy": 1, "val_loss": -1, "val_accuracy": 1}
+"""Series of the history, and the direction in which they get better."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a value has not got better for some epochs, and go back to the best weights.
+
+    Parameters
+    ----------
+    monitor
+        "val_loss", "val_accuracy", "loss" or "accuracy"; or a function of the network, called after
+        each epoch, whose value should become small.
+    patience
+        Epochs without improvement that are waited for.
+    min_delta
+        What counts as an improvement must be more than this.
+    restore_best
+        Whether the network ends with the weights of the best epoch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is not what it should be.
+
+    References
+    ----------
+    L. Prechelt, "Early stopping - but when?", in *Neural networks: tricks of the trade* (1998).
+
+    Examples
+    --------
+    >>> EarlyStopping(patience=3).monitor
+    'val_loss'
+    """
+
+    monitor: "str | Callable[[MLP], float]" = "val_loss"
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.monitor, str) and self.monitor not in MONITORS:
+            raise ValueError(
+                f"monitor must be one of {', '.join(MONITORS)} or a function, got {self.monitor!r}"
+            )
+        if not isinstance(self.monitor, str) and not callable(self.monitor):
+            raise TypeError(f"monitor must be a name or a function, got {self.monitor!r}")
+        check_whole(self.patience, "patience", 1)
+        check_number(self.min_delta, "min_delta", 0.0)
+        check_flag(self.restore_best, "restore_best")
+
+
+class Patience:
+    """Where a training stands with its `EarlyStopping`."""
+
+    def __init__(self, rule: EarlyStopping) -> None:
+        self._rule = rule
+        self._best, self._waited = math.inf, 0
+        self._kept: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    def is_over(self, net: "MLP", history: History) -> bool:
+        """Look at the last epoch: note it if it is the best, else say whether to stop."""
+        value = self._value(net, history)
+        if value < self._best - (self._rule.min_delta if math.isfinite(self._best) else 0.0):
+            self._best, self._waited, history.best_epoch = value, 0, len(history)
+            if self._rule.restore_best:
+                self._kept = net.theta.copy(), net.running.copy()
+        else:
+            self._waited += 1
+        return self._waited >= self._rule.patience
+
+    def restore(self, net: "MLP") -> None:
+        """Give the network back what it had in the best epoch, if that is wanted."""
+        if self._kept is not None:
+            net.theta[...], net.running[...] = self._kept
+
+    def _value(self, net: "MLP", history: History) -> float:
+        """What is monitored after the last epoch, so that smaller is better."""
+        monitor = self._rule.monitor
+        if not isinstance(monitor, str):
+            return float(monitor(net))
+        series: list[float] = getattr(history, monitor)
+        return -MONITORS[monitor] * series[-1]

@@ -1,0 +1,90 @@
+"""One result, bit for bit: whatever the threads, the checkpoints, and how often Python looks."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import random_case
+
+import fastmlp as fm
+
+pytestmark = pytest.mark.jit  # without the compiler there is one thread
+
+OPTIMIZERS = [
+    *(fm.SGD(0.01), fm.SGD(0.01, momentum=0.9), fm.SGD(0.01, momentum=0.9, nesterov=True)),
+    *(fm.Adagrad(), fm.RMSProp(0.001), fm.Adam(), fm.AdamW(), fm.NAdam()),
+    fm.Adam(fm.schedules.Cosine(0.01)),
+]
+CLIPS: list[dict[str, float]] = [
+    {},
+    {"clip_value": 0.1},
+    {"clip_norm": 0.1},
+    {"clip_global_norm": 0.1},
+]
+
+
+def training(seed: int, dtype: str, **how: Any) -> tuple[bytes, bytes, str]:
+    """Parameters, statistics and history after training a random network somehow."""
+    rng = np.random.default_rng(seed)
+    case = random_case(seed, dtype=dtype, rows=int(rng.choice([1, 9, 40, 300, 600])))
+    net = case.net
+    settings: dict[str, Any] = {
+        "optimizer": OPTIMIZERS[rng.integers(len(OPTIMIZERS))],
+        "batch_size": int(rng.choice([1, 7, 32, 300])),
+        "accumulate": int(rng.integers(1, 4)),
+        "average": [None, 0.9][rng.integers(2)],
+        **CLIPS[rng.integers(len(CLIPS))],
+    }
+    if len(case.X) > 100:
+        settings["batch_size"] = max(settings["batch_size"], 7)
+    history = fm.fit(
+        net,
+        case.X,
+        case.y,
+        sample_weight=case.sample_weight,
+        validation=(case.X, case.y),
+        epochs=3,
+        **settings,
+        **how,
+    )
+    return net.theta.tobytes(), net.running.tobytes(), str(history)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(60))
+def test_trainings(seed: int, dtype: str) -> None:
+    expected = training(seed, dtype, threads=1)
+    assert training(seed, dtype, threads=1) == expected
+    assert training(seed, dtype, threads=2) == expected
+    assert training(seed, dtype, threads=3, checkpoint_every=2) == expected
+    assert (
+        training(seed, dtype, threads=2, checkpoint_every=3, after_epoch=print_nothing) == expected
+    )
+
+
+def print_nothing(net: fm.MLP, history: fm.History) -> None:
+    """Have `fit` come back to Python after each epoch."""
+
+
+@pytest.mark.parametrize("rows", [5, 300, 700])
+@pytest.mark.parametrize("seed", range(30))
+def test_gradients(seed: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(seed, rows=rows)
+    results = set()
+    for threads in "123":
+        monkeypatch.setenv("FASTMLP_NUM_THREADS", threads)
+        for every in (1, 2):
+            loss, gradient = case.net.loss_and_gradient(**case.samples, checkpoint_every=every)
+            results.add((loss, gradient.flat.tobytes()))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_padding_stays_zero(seed: int) -> None:
+    case = random_case(seed, dtype="float32")
+    fm.fit(case.net, case.X, case.y, sample_weight=case.sample_weight, epochs=3)
+    rest = case.net.theta.copy()
+    for tensor in case.net.layout.tensors:
+        tensor.view(rest)[...] = 0
+    case.net.layout.gather(rest)  # the copies of a slope that is a whole layer's
+    assert not rest.any()
