@@ -176,19 +176,25 @@ def normalize(plan, work, theta, team, p, layer, low, high):
 
 
 @kernel
+def weighted_sums(plan, work, theta, p, layer, z, low, high):
+    """Z = A W + b for the units low to high of a layer, A of the layer below."""
+    start = row_of(plan, theta, layer, BIAS, low, high)
+    for owner in range(owners_of(plan, layer - 1)):
+        top, bottom = block_of(plan, layer - 1, owner)
+        if top < bottom:
+            a = activations_of(plan, work, layer - 1, p, owner, top, bottom)
+            multiply(z, a, weights_of(plan, theta, layer, top, bottom, low, high), start)
+            start = z
+
+
+@kernel
 def hidden_layer(plan, work, theta, team, p, layer):
     """A = dropout(f(norm(A' W + b))) for this thread's units of a layer, A' of the layer below."""
     table = plan.table
     low, high = units_of(plan, layer, work.thread)
     z = saved_of(plan, work, layer, p, low, high)
     if low < high:
-        start = row_of(plan, theta, layer, BIAS, low, high)
-        for owner in range(owners_of(plan, layer - 1)):
-            top, bottom = block_of(plan, layer - 1, owner)
-            if top < bottom:
-                a = activations_of(plan, work, layer - 1, p, owner, top, bottom)
-                multiply(z, a, weights_of(plan, theta, layer, top, bottom, low, high), start)
-                start = z
+        weighted_sums(plan, work, theta, p, layer, z, low, high)
     if table[layer, NORM] != NONE:
         normalize(plan, work, theta, team, p, layer, low, high)
     if low < high:
@@ -216,13 +222,7 @@ def output_layer(plan, work, theta, team, p):
         low, high = units_of(plan, last, work.thread)
         if low < high:
             z = activations_of(plan, work, last, p, work.thread, low, high)
-            start = row_of(plan, theta, last, BIAS, low, high)
-            for owner in range(owners_of(plan, last - 1)):
-                top, bottom = block_of(plan, last - 1, owner)
-                if top < bottom:
-                    a = activations_of(plan, work, last - 1, p, owner, top, bottom)
-                    multiply(z, a, weights_of(plan, theta, last, top, bottom, low, high), start)
-                    start = z
+            weighted_sums(plan, work, theta, p, last, z, low, high)
         barrier(team, plan.threads)
 
 

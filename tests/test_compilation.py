@@ -26,9 +26,12 @@ OPTIMIZERS = [
 
 @pytest.fixture
 def compiled() -> Iterator[list[str]]:
-    """Names of the functions that compile during the test, with the program compiled before."""
+    """Names of the functions that compile during the test, with the entries compiled before."""
     fm.kernels.warmup("float32")
     fm.kernels.warmup("float64")
+    fm.gradient_check(fm.MLP([1, 2]), [[1.0]], [0])
+    fm.hessian_vector_product(fm.MLP([1, 2]), [[1.0]], [0], np.ones(32, np.float32))
+    fm.hessian_vector_product(fm.MLP([1, 2], dtype="float64"), [[1.0]], [0], np.ones(16))
     names: list[str] = []
 
     class Listener(event.Listener):  # type: ignore[misc]
@@ -106,6 +109,7 @@ def test_nothing_compiles_again(compiled: list[str], dtype: str) -> None:
     use(net.astype("float32"))
     use(net.astype("float64"))
     fm.gradient_check(net, np.ones((2, 4)), [0, 1])
+    fm.hessian_vector_product(net, np.ones((2, 4)), [0, 1], net.theta)
     assert compiled == []
     assert len(run.signatures) == 2  # one for each dtype
 
