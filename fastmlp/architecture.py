@@ -10,6 +10,7 @@ import numpy as np
 from ._checks import check_number, check_sequence, check_whole
 from .activations import Activation
 from .activations import resolve as resolve_activations
+from .kernels import machine
 from .norms import BatchNorm, LayerNorm
 from .norms import Kind as NormKind
 from .norms import resolve as resolve_norms
@@ -70,6 +71,11 @@ class Architecture:
     def has_batch_norm(self) -> bool:
         """Whether a row's outputs depend on the other rows of its batch in training."""
         return any(isinstance(norm, BatchNorm) for norm in self.norms)
+
+    def rows_of_pass(self, batch: int, training: bool = True) -> int:
+        """The most rows of a pass; batch norm takes a batch as a whole in training."""
+        is_whole = training and self.has_batch_norm
+        return batch if is_whole else min(batch, machine.MICRO_BATCH)
 
     @property
     def is_random(self) -> bool:

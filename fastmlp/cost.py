@@ -12,8 +12,9 @@ from . import threads as thread_counts
 from ._checks import check_whole
 from .activations import Activation
 from .architecture import Architecture
-from .kernels import machine, resolve_dtype
+from .history import format_table
 from .kernels import plan as kernel_plan
+from .kernels import resolve_dtype
 from .kernels.plan import Plan
 from .layout import Layout, allocate
 from .optimizers import LBFGS, Adam, Optimizer
@@ -117,18 +118,13 @@ class Complexity:
         count = sum(layer.parameters for layer in self.layers)
         totals = (count, self.forward, self.backward, self.recomputed)
         rows = [titles, *rows, ["all", "", *(f"{n:,}" for n in totals)]]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        ]
         kinds = ("parameters", "gradient", "optimizer_state", "activations", "workspace", "memory")
         sizes = [(kind.replace("_", " "), f"{getattr(self, kind):,}") for kind in kinds]
         width = max(len(size) for _, size in sizes)
         return "\n".join(
             [
                 f"multiply-adds of a step on {self.batch:,} samples",
-                *lines,
+                *format_table(rows),
                 "bytes",
                 *(f"{kind:>15}  {size:>{width}}" for kind, size in sizes),
             ]
@@ -205,7 +201,7 @@ def complexity(
     resolved = resolve_dtype(dtype)
     layout = Layout.of(architecture, resolved)
     team = thread_counts.resolve(threads)
-    rows = batch if architecture.has_batch_norm else min(batch, machine.MICRO_BATCH)
+    rows = architecture.rows_of_pass(batch)
     allocation = allocate(
         architecture,
         layout,

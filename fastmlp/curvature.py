@@ -355,8 +355,7 @@ class _Hessian:
         check_flag(training, "training")
         self._net, self._samples = net, batch.as_samples()
         net.layout.spread(net.theta)
-        is_whole = training and net.architecture.has_batch_norm
-        rows = len(batch) if is_whole else min(len(batch), machine.MICRO_BATCH)
+        rows = net.architecture.rows_of_pass(len(batch), training)
         allocation = alone(
             allocate(
                 net.architecture,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._checks import check_whole
 from ._execution import Execution, Procedure
 from .activations import Activation
-from .history import History
+from .history import History, format_table
 from .initializers import Initializer
 from .kernels import plan as kernel_plan
 from .mlp import MLP
@@ -113,11 +113,7 @@ class GradientFlow:
                     update,
                 ]
             )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = [line.rstrip() for line in format_table(rows)]
         return "\n".join([*lines, *(f"! {warning}" for warning in self.warnings)])
 
 

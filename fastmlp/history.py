@@ -1,5 +1,6 @@
 """What one training run did, epoch by epoch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["History"]
@@ -79,11 +80,7 @@ class History:
             rows.append([str(epoch + 1), *(format_number(values[epoch]) for _, values in columns)])
         if len(self) > _SHOWN:
             rows[1 + _SHOWN // 2 : -(_SHOWN // 2)] = [["..."] * len(rows[0])]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        )
+        return "\n".join(format_table(rows))
 
     def _series(self) -> tuple[tuple[str, list[float]], ...]:
         return (
@@ -92,6 +89,15 @@ class History:
             ("val_loss", self.val_loss),
             ("val_accuracy", self.val_accuracy),
         )
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a line for each row, its cells aligned on the right in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
 
 
 def format_number(value: float) -> str:

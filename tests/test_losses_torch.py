@@ -13,6 +13,8 @@ from fastmlp.kernels.loss_curvature import loss_curvature
 from fastmlp.losses import NAMES, Loss
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
+from torch_model import losses_of  # noqa: E402
+
 F = torch.nn.functional
 
 pytestmark = pytest.mark.jit  # some thousand rows
@@ -98,35 +100,9 @@ def kernel_gradient(case: Case) -> tuple[Array, Array, float]:
 
 
 def torch_sum(case: Case, z: Any) -> Any:
-    """The weighted sum of the samples' losses, by PyTorch's own functions where it has them."""
-    loss, y = case.loss, torch.tensor(case.y)
+    """The weighted sum of the samples' losses."""
     weights = torch.tensor(case.weights if len(case.weights) else np.ones(len(z)))
-    class_weight = None
-    if loss.class_weight is not None:
-        class_weight = torch.tensor(loss.class_weight, dtype=torch.float64)
-    if loss.name == "softmax_cross_entropy":
-        rows = F.cross_entropy(
-            z, y, class_weight, reduction="none", label_smoothing=loss.label_smoothing
-        )
-        return (weights * rows).sum()
-    if loss.name == "binary_cross_entropy":
-        factor = None if class_weight is None else y * class_weight[1] + (1 - y) * class_weight[0]
-        smoothed = y * (1 - loss.label_smoothing) + loss.label_smoothing / 2
-        terms = F.binary_cross_entropy_with_logits(z, smoothed, factor, reduction="none")
-    elif loss.name == "squared_error":
-        terms = F.mse_loss(z, y, reduction="none")
-    elif loss.name == "half_squared_error":
-        terms = F.mse_loss(z, y, reduction="none") / 2
-    elif loss.name == "huber":
-        terms = F.huber_loss(z, y, delta=loss.delta, reduction="none")
-    elif loss.name == "absolute_error":
-        terms = F.l1_loss(z, y, reduction="none")
-    elif loss.name == "pinball":
-        q = torch.tensor(loss.quantile, dtype=torch.float64)
-        terms = torch.maximum(q * (y - z), (q - 1) * (y - z))
-    else:
-        terms = F.poisson_nll_loss(z, y, log_input=True, full=False, reduction="none")
-    return (weights[:, None] * terms).sum()
+    return (weights * losses_of(case.loss, z, torch.tensor(case.y))).sum()
 
 
 def torch_gradient(case: Case) -> tuple[Array, float]:
