@@ -18,7 +18,7 @@ from .kernels import team as kernel_team
 from .kernels.optimizer import KEEP, Parameters
 from .kernels.plan import MOMENTUM, Samples, Workspace
 from .kernels.program import Job
-from .layout import Allocation, aligned_zeros, allocate, alone
+from .layout import aligned_zeros, allocate, alone, feature_lists
 from .optimizers import Optimizer, moment_vectors
 from .threads import Team
 
@@ -359,14 +359,17 @@ class Execution:
         self, thread: int, shared: Array, scores: Floats, norms: Floats
     ) -> Workspace:
         """Scratch of a member of the team; wide outputs share the scores of their loss."""
-        private = self._private(self.team, self.team.private if self._is_training else 0)
+        private = aligned_zeros(self.team.private if self._is_training else 0, self._net.dtype)
         rows = np.zeros(self.team.plan.rows, np.int64)
         own_scores = np.zeros_like(scores) if self.team.plan.narrow else scores
-        return Workspace(thread, shared, private, self._net.running, rows, own_scores, norms)
+        lists = feature_lists(self._net.layout)
+        return Workspace(
+            thread, shared, private, self._net.running, rows, own_scores, norms, *lists
+        )
 
     def _alone_workspace(self) -> Workspace:
         """Scratch for evaluation, all of it in one array."""
-        array = self._private(self.alone, self.alone.shared if self._is_evaluating else 0)
+        array = aligned_zeros(self.alone.shared if self._is_evaluating else 0, self._net.dtype)
         rows = self.alone.plan.rows
         return Workspace(
             0,
@@ -376,11 +379,5 @@ class Execution:
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
             np.zeros(0),
+            *feature_lists(self._net.layout),
         )
-
-    def _private(self, allocation: Allocation, length: int) -> Array:
-        array = aligned_zeros(length, self._net.dtype)
-        if length:
-            ones = allocation.plan.ones
-            array[ones : ones + allocation.plan.rows] = 1
-        return array

@@ -14,7 +14,7 @@ from .kernels import plan as kernel_plan
 from .kernels import team as kernel_team
 from .kernels.hessian import Tangents
 from .kernels.plan import Workspace
-from .layout import aligned_zeros, allocate, alone, round_up
+from .layout import aligned_zeros, allocate, alone, feature_lists, round_up
 from .mlp import MLP, Gradient
 from .schedules import Rates, Schedule
 from .threads import Team, resolve
@@ -442,7 +442,6 @@ class _Hessian:
         """A thread's workspace of the passes, and its tangents."""
         dtype, rows = self._net.dtype, self._plan.rows
         array = aligned_zeros(self._length, dtype)
-        array[self._plan.ones : self._plan.ones + rows] = 1
         work = Workspace(
             0,
             array,
@@ -451,6 +450,7 @@ class _Hessian:
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
             np.zeros(0),
+            *feature_lists(self._net.layout),
         )
         return work, aligned_zeros(self._tangents, dtype)
 

@@ -18,6 +18,7 @@ from .architecture import Architecture
 from .kernels import activation as kernel_activation
 from .kernels import clip, machine
 from .kernels import plan as kernel_plan
+from .kernels.gemm import PANEL_VECTORS
 from .kernels.plan import Plan
 from .norms import BatchNorm
 
@@ -200,6 +201,14 @@ class Allocation:
         return int((-(-lengths // clip.CHUNK)).sum())
 
 
+def feature_lists(layout: Layout) -> tuple[Vector, Vector]:
+    """Scratch for the list of a pass's features, and the list of all: `features` and `every`."""
+    return (
+        np.zeros(1 + layout.sizes[0] + machine.STRIP_ROWS, np.int64),
+        np.arange(max(layout.strides)),
+    )
+
+
 class _Space:
     """Hands out places in a workspace, each on a cache line."""
 
@@ -242,6 +251,7 @@ def allocate(
         Whether the gradient by the inputs is computed too.
     """
     line = machine.CACHE_LINE // dtype.itemsize
+    lanes = machine.VECTOR_BYTES // dtype.itemsize
     sizes, strides = layout.sizes, layout.strides
     last = len(sizes) - 1
     narrow = sizes[-1] <= machine.NARROW_OUTPUT
@@ -330,7 +340,7 @@ def allocate(
         first = 1 if input_gradient else 2
         scratch = [strides[layer] * strides[layer - 1] for layer in range(first, last + 1)]
         table[:, kernel_plan.TRANSPOSED] = shared.take(max(scratch, default=0))
-    partial = 0
+    partial, blocks = 0, 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
         partial = shared.take(2 * blocks * rows * strides[-1])
@@ -349,10 +359,10 @@ def allocate(
             seed,
             partial,
             inputs=private.take(rows * strides[0]),
-            logits=private.take(rows * strides[-1] if narrow else 0),
-            strip=private.take(max(machine.TILE_ROWS * machine.STRIP_COLUMNS, 2 * widest)),
-            zeros=private.take(max(widest, machine.STRIP_COLUMNS)),
-            ones=private.take(rows),
+            logits=private.take(blocks * rows * strides[-1] if narrow else 0),
+            strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, 2 * widest)),
+            packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
+            zeros=private.take(max(widest, PANEL_VECTORS * lanes)),
             target=private.take(strides[-1]),
         ),
         shared.length,
@@ -363,7 +373,7 @@ def allocate(
 def alone(allocation: Allocation) -> Allocation:
     """The same for a team of one in a single array: the private part behind the shared one."""
     plan, shared = allocation.plan, allocation.shared
-    private = ("inputs", "logits", "strip", "zeros", "ones", "target")
+    private = ("inputs", "logits", "strip", "packed_deltas", "zeros", "target")
     moved = plan._replace(**{name: getattr(plan, name) + shared for name in private})
     moved.table[0, kernel_plan.MASK] += shared
     return Allocation(moved, shared + allocation.private, 0)

@@ -9,33 +9,35 @@ not depend on threads, on the cut into passes, or on being computed a second tim
 import numpy as np
 
 from ._jit import kernel
-from .random import LOW, WORD, philox
+from .random import LOW, WORD, choose_by_draws, philox
 from .simd import lanes, load, store
 
-WORDS = 4  # that one call of the generator gives
+WORDS = 4  # that one draw of the generator gives, one for each of as many rows
 
 
 @kernel
 def draw_mask(mask, p, seed, step, layer, start, unit):
     """mask [B, W] <- 0 with probability p, else 1 / (1 - p); row b is row start + b of the step.
 
-    `unit` is the number of the first column. Layer l draws from stream l + 1 of the generator: the
-    shuffles have stream 0.
+    `unit` is the number of the first column, W is in whole vectors. Layer l draws from stream l + 1
+    of the generator: the shuffles have stream 0.
     """
-    limit = np.uint64(p * 2.0**32)
-    k0, k1 = np.uint64(seed) & LOW, np.uint64(seed) >> WORD
-    c2, c3 = np.uint64(step) & LOW, np.uint64(layer + 1)
-    keep = mask.dtype.type(1.0 / (1.0 - p))
-    drop = mask.dtype.type(0.0)
-    for b in range(mask.shape[0]):
-        c1 = np.uint64(start + b)
-        for q in range(mask.shape[1] // WORDS):
-            c0 = np.uint64(unit // WORDS + q)
-            r0, r1, r2, r3 = philox(c0, c1, c2, c3, k0, k1)
-            mask[b, WORDS * q] = keep if r0 >= limit else drop
-            mask[b, WORDS * q + 1] = keep if r1 >= limit else drop
-            mask[b, WORDS * q + 2] = keep if r2 >= limit else drop
-            mask[b, WORDS * q + 3] = keep if r3 >= limit else drop
+    limit, keep = np.uint64(p * 2.0**32), 1.0 / (1.0 - p)
+    key = np.uint64(seed) & LOW, np.uint64(seed) >> WORD
+    step, stream = np.uint64(step) & LOW, np.uint64(layer + 1)
+    rows, columns = mask.shape
+    for group in range(start // WORDS, (start + rows - 1) // WORDS + 1):
+        b = group * WORDS - start
+        if b >= 0 and b + WORDS <= rows:
+            for j in range(0, columns, lanes(mask)):
+                counter = np.uint64(unit + j), np.uint64(group), step, stream
+                choose_by_draws(mask, b, j, counter, key, limit, keep)
+            continue
+        for j in range(columns):
+            words = philox(np.uint64(unit + j), np.uint64(group), step, stream, key[0], key[1])
+            for w in range(WORDS):
+                if 0 <= b + w < rows:
+                    mask[b + w, j] = keep if words[w] >= limit else 0.0
 
 
 @kernel

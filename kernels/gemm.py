@@ -1,22 +1,25 @@
 """The three matrix products of an MLP, from one register tile.
 
 Forward Z = A W + b and backward dA = dZ W^T are `multiply` (the latter with W^T made by
-`transpose`); the weight gradient dW = A^T dZ is `multiply_transposed`.
+`transpose`); the weight gradient dW = A^T dZ is `multiply_transposed`, or `descend` where gradient
+descent takes it at once.
 
 `a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns
 (`simd.panels`), whose widths are a multiple of the vector's lanes; `start` may have one row, which
 serves for all, or be `c`. Rows and depth are free, the depth at least 1; no other operand may
 overlap `c`. Each element of `c` is one chain of FMAs over ascending k, whatever the tile, so any
 split of columns or rows between threads, or of the depth between calls, gives the same bits.
+
+With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
+product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
+of `a`: they add nothing to a sum, and their rows of a gradient are zero.
 """
 
-from . import machine
 from ._jit import glue, kernel
-from .simd import lanes, transpose_block
-from .tile import product_panel
+from .simd import lanes, load, store, transpose_block
+from .tile import descend_panel, product_panel
 
-TILE_VECTORS = machine.TILE_VECTORS
-assert TILE_VECTORS == 3, "a product spells out its panels of 3, 2 and 1 vectors"
+PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 
 
 @glue
@@ -25,27 +28,51 @@ def vectors_of(c):
     return c.shape[1] // lanes(c) if c.ndim == 2 else c.shape[0]
 
 
-def _product(transposed):
+@kernel
+def next_width(left):
+    """How many vectors the next panel has: three, or four where that leaves no narrow one."""
+    return 4 if left == 4 or left == 8 else min(left, 3)
+
+
+def _product(turned):
     @kernel
-    def product(c, a, b, start):
+    def product(c, a, b, start, chosen=None):
         v = lanes(c)
         j, left = 0, vectors_of(c)
         while left > 0:
-            if left == 3 or left > 4:
-                product_panel(c, j, a, b, start, 3, transposed)
-                j, left = j + 3 * v, left - 3
-            elif left > 1:
-                product_panel(c, j, a, b, start, 2, transposed)
-                j, left = j + 2 * v, left - 2
+            width = next_width(left)
+            if width == 4:
+                product_panel(c, j, a, b, start, chosen, 4, turned)
+            elif width == 3:
+                product_panel(c, j, a, b, start, chosen, 3, turned)
+            elif width == 2:
+                product_panel(c, j, a, b, start, chosen, 2, turned)
             else:
-                product_panel(c, j, a, b, start, 1, transposed)
-                j, left = j + v, left - 1
+                product_panel(c, j, a, b, start, chosen, 1, turned)
+            j, left = j + width * v, left - width
 
     return product
 
 
-multiply = _product(transposed=False)  # c [M, N] = start [M, N] + a [M, K] b [K, N]
-multiply_transposed = _product(transposed=True)  # the same with a^T, for a [K, M]
+multiply = _product(turned=False)  # c [M, N] = start [M, N] + a [M, K] b [K, N]
+multiply_transposed = _product(turned=True)  # the same with a^T, for a [K, M]
+
+
+@kernel
+def descend(c, a, b, rate, chosen):
+    """c[chosen] -= rate a^T b for a [K, M] and b [K, N], at most four vectors wide.
+
+    K times the vectors of b should fit L1: the depth is not cut.
+    """
+    width = vectors_of(c)
+    if width == 4:
+        descend_panel(c, 0, a, b, rate, chosen, 4)
+    elif width == 3:
+        descend_panel(c, 0, a, b, rate, chosen, 3)
+    elif width == 2:
+        descend_panel(c, 0, a, b, rate, chosen, 2)
+    else:
+        descend_panel(c, 0, a, b, rate, chosen, 1)
 
 
 @kernel
@@ -64,3 +91,12 @@ def transpose(dst, src):
             for n in range(v):
                 for m in range(v):
                     dst[q, p * v + n, m] = src[p, q * v + m, n] if q * v + m < rows else 0.0
+
+
+@kernel
+def pack(dst, src, j):
+    """dst <- src[:, j:], panels of as many vectors of columns as dst has, each contiguous."""
+    v = lanes(dst)
+    for x in range(dst.shape[0]):
+        for i in range(src.shape[0]):
+            store(dst[x], i, 0, load(src, i, j + x * v))

@@ -41,6 +41,7 @@ from .plan import (
     Pass,
     activations_of,
     deltas_of,
+    features_of,
     last_of,
     logits_of,
     own_part_of,
@@ -206,9 +207,10 @@ def linear_tangent(plan, work, theta, tangents, p, layer, ru):
     """ru <- RA' W + A' V + v, A' of the layer below; the inputs have no tangent."""
     below, ld, direction = layer - 1, plan.table[layer, LD], tangents.direction
     size = plan.table[below, SIZE]
-    a = activations_of(plan, work, below, p, 0, 0, size)
+    features = features_of(plan, work, layer, size)
+    a = activations_of(plan, work, below, p, 0, 0, features.shape[0])
     start = row_of(plan, direction, layer, BIAS, 0, ld)
-    multiply(ru, a, weights_of(plan, direction, layer, 0, size, 0, ld), start)
+    multiply(ru, a, weights_of(plan, direction, layer, 0, size, 0, ld), start, features)
     if below > 0:
         ra = tangent_of(plan, tangents, below, OUTPUT, p, size)
         multiply(ru, ra, weights_of(plan, theta, layer, 0, size, 0, ld), ru)
@@ -379,7 +381,9 @@ def learn_tangent(plan, work, tangents, p, layer):
     d = deltas_of(plan, work, layer, p, 0, 0, ld)
     rd = tangent_of(plan, tangents, layer, DELTA, p, ld)
     product = weights_of(plan, tangents.product, layer, 0, size, 0, ld)
-    multiply_transposed(product, activations_of(plan, work, below, p, 0, 0, size), rd, product)
+    features = features_of(plan, work, layer, size)
+    a = activations_of(plan, work, below, p, 0, 0, features.shape[0])
+    multiply_transposed(product, a, rd, product, features)
     if below > 0:
         ra = tangent_of(plan, tangents, below, OUTPUT, p, size)
         multiply_transposed(product, ra, d, product)

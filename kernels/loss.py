@@ -25,6 +25,7 @@ from .simd import (
     lanes,
     load,
     store,
+    transpose_block,
 )
 
 (
@@ -47,6 +48,8 @@ CODES = {
     "pinball": PINBALL,
     "poisson": POISSON,
 }
+
+LN2 = 0.69314718055994530942
 
 
 class Objective(NamedTuple):
@@ -142,6 +145,69 @@ def class_targets(row, objective, classes, labels, targets, sample):
     return y
 
 
+@inlined
+def log_of_sum(u, count):
+    """ln(1 + u) for 0 <= u < count: u > 1 is halved as 1 + u = 2 (1 + (u - 1) / 2)."""
+    one, half, logarithm = fill(u, 1.0), fill(u, 0.5), fill(u, 0.0)
+    most = 1
+    while most < count:
+        halved, more = (u - one) * half, logarithm + fill(u, LN2)
+        logarithm = choose_less(one, u, more, logarithm)
+        u = choose_less(one, u, halved, u)
+        most *= 2
+    return log1p(u) + logarithm
+
+
+@kernel
+def block_cross_entropy(objective, z, first, classes, labels, weights, rows, scale, row, scores):
+    """The same as `softmax_cross_entropy` of labels without smoothing, a row in each lane.
+
+    For as many rows from `first` as a vector has lanes, and at most as many classes: the block of
+    logits is turned, and at the end turned back.
+    """
+    v = lanes(z)
+    transpose_block(z, first, 0, z, first, 0)
+    for lane in range(v):
+        weight = row_weight(objective, labels, weights, rows[first + lane])
+        scores[2, first + lane] = weight
+        row[0, lane] = weight
+    weight = load(row, 0, 0)
+    for lane in range(v):
+        row[0, lane] = labels[rows[first + lane]]
+    y, top = load(row, 0, 0), load(z, first, 0)
+    zero, half, one = fill(y, 0.0), fill(y, 0.5), fill(y, 1.0)
+    for k in range(1, classes):
+        x = load(z, first + k, 0)
+        top = choose_less(top, x, x, top)
+    best, at_label, smaller, largest = fill(y, classes), zero, zero, zero
+    for k in range(classes):
+        number, x = fill(y, k), load(z, first + k, 0)
+        best = choose_less(x, top, best, choose_less(number, best, number, best))
+        at_label = choose_less(absolute(number - y), half, x, at_label)
+        e = exp(x - top)
+        store(z, first + k, 0, e)
+        is_largest = choose_less(e, one, zero, one)
+        smaller = smaller + (e - is_largest)
+        largest = largest + is_largest
+    rest = smaller + (largest - one)
+    factor = fill(y, scale) * weight / (one + rest)
+    for k in range(v):
+        e = load(z, first + k, 0)
+        wrong, right = e * factor, -(rest + (one - e)) * factor
+        slope = choose_less(absolute(fill(y, k) - y), half, right, wrong)
+        store(z, first + k, 0, slope if k < classes else zero)
+    transpose_block(z, first, 0, z, first, 0)
+    for lane in range(v):
+        for j in range(v, z.shape[1], v):
+            store(z, first + lane, j, zero)
+    store(row, 0, 0, weight * (log_of_sum(rest, classes) + (top - at_label)))
+    for lane in range(v):
+        scores[0, first + lane] = row[0, lane]
+    store(row, 0, 0, choose_less(absolute(best - y), half, one, zero))
+    for lane in range(v):
+        scores[1, first + lane] = row[0, lane]
+
+
 @kernel
 def softmax_cross_entropy(
     objective, z, classes, labels, targets, weights, rows, low, high, scale, row, scores
@@ -153,6 +219,12 @@ def softmax_cross_entropy(
     keep their relative accuracy when the network is sure, where log(p) and p - 1 do not.
     """
     is_plain = labels.size > 0 and objective.smoothing == 0.0
+    if is_plain and classes <= lanes(z):
+        while low + lanes(z) <= high:
+            block_cross_entropy(
+                objective, z, low, classes, labels, weights, rows, scale, row, scores
+            )
+            low += lanes(z)
     for b in range(low, high):
         sample = rows[b]
         top, best = top_of(z, b, classes)

@@ -14,19 +14,17 @@ from numba import config
 VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
 CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
 
-# Vector width in bytes -> (rows, vectors) of the register tile: rows * vectors accumulators,
-# `vectors` operands and one broadcast must fit the register file (32 registers at 64 bytes, 16
-# below). 8 x 3 was the best of {6x4, 8x2, 8x3, 12x2, 14x2} over layer shapes on a Xeon (family 6,
-# model 207) on 2026-11-22, in a search that is not in the repository yet; the others follow from
-# the register count.
-TILES = {64: (8, 3), 32: (4, 3), 16: (4, 3)}
-
-# three vectors wide, this depth of b is half of a first-level cache of 48 KB
-DEPTH_BLOCK = 128
+# Vector width in bytes -> sums that a register tile keeps: with up to four vectors of b and one
+# broadcast they must fit the register file (32 registers at 64 bytes, 16 below).
+SUMS = {64: 24, 32: 12, 16: 12}
+# depth of b times the panel's vectors that is half of a first-level cache of 48 KB
+DEPTH_BLOCK = 384
 # rows a pass works on: a layer's activations stay in the second-level cache
 MICRO_BATCH = 256
-# columns of a weight gradient that lie in L1 between their product and the update
-STRIP_COLUMNS = 512
+# rows of a weight gradient that lie in L1 between their product and the update
+STRIP_ROWS = 64
+# vectors of a panel times depth up to which gradient descent takes the product at once
+DESCENT_BLOCK = 512
 # a narrow output layer is summed over at most this many fixed blocks of units
 PARTIAL_BLOCKS = 16
 # outputs up to which every thread computes the loss of all rows itself
@@ -62,4 +60,5 @@ IS_X86 = llvm.get_process_triple().startswith(("x86_64", "i686"))
 IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
-TILE_ROWS, TILE_VECTORS = TILES[VECTOR_BYTES]
+ACCUMULATORS = SUMS[VECTOR_BYTES]
+TILE_ROWS = ACCUMULATORS // 3  # of a panel of three vectors, the commonest

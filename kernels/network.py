@@ -17,18 +17,19 @@ from . import machine
 from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
-from .gemm import multiply, multiply_transposed, transpose
+from .gemm import descend, multiply, multiply_transposed, next_width, pack, transpose
 from .loss import loss_backward
 from .norm import (
     batch_norm_backward,
     batch_norm_forward,
+    column_sum,
     layer_norm_backward,
     layer_norm_forward,
     layer_norm_gradients,
     row_moments,
     row_sums,
 )
-from .optimizer import add, apply, keep, penalize
+from .optimizer import add, apply, fill_rows, is_plain_descent, keep, penalize
 from .plan import (
     ACTIVATION,
     BATCH_NORM,
@@ -62,29 +63,44 @@ from .plan import (
     block_of,
     blocks_of,
     deltas_of,
+    features_of,
+    is_of_one_thread,
     last_of,
     logits_of,
     moments_of,
     own_part_of,
     owners_of,
+    packed_deltas_of,
     partial_logits_of,
     row_of,
     saved_of,
+    skips_features,
     slope_sums_of,
     spread_of_rows,
     spread_of_units,
     strip_of,
+    sum_of_parts,
     target_of,
     transposed_of,
     units_of,
     weights_of,
     zeros_of,
 )
-from .simd import fill, first_lanes, lane_sum, lanes, load, matrix, panels, prefetch, store
+from .simd import (
+    absolute,
+    fill,
+    first_lanes,
+    lane_sum,
+    lanes,
+    load,
+    matrix,
+    panels,
+    prefetch,
+    store,
+)
 from .team import barrier, share
 
-TILE_ROWS = machine.TILE_ROWS
-STRIP_COLUMNS = machine.STRIP_COLUMNS
+STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
 
 
 class Sink(NamedTuple):
@@ -96,7 +112,10 @@ class Sink(NamedTuple):
 
 @kernel
 def gather(plan, work, samples, order, first, p):
-    """Copy the samples order[first:first + B] to the inputs of the network, dropout included."""
+    """Copy the samples order[first:first + B] to the inputs of the network, dropout included.
+
+    Features that are zero in all of them are left out, see `plan.features_of`.
+    """
     for b in range(p.rows):
         work.rows[b] = order[first + b]
     low, high = 0, plan.table[0, LD]
@@ -104,20 +123,70 @@ def gather(plan, work, samples, order, first, p):
         low, high = units_of(plan, 0, work.thread)
     end = min(high, plan.table[0, SIZE])
     inputs = activations_of(plan, work, 0, p, 0, 0, plan.table[0, LD])
-    v = lanes(inputs)
-    whole = low + max(end - low, 0) // v * v
-    for b in range(p.rows):
-        sample = work.rows[b]
-        for i in range(low, whole, v):
-            store(inputs, b, i, load(samples.x, sample, i))
-        for i in range(whole, end):
-            inputs[b, i] = samples.x[sample, i]
+    if skips_features(plan, 1):
+        seen = strip_of(plan, work, plan.table[0, LD])
+        find_features(work.features, seen, samples.x, work.rows, p.rows)
+        copy_features(inputs, samples.x, work.rows, work.features)
+        return
+    copy_run(inputs, low, samples.x, work.rows, low, max(end - low, 0))
     if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:
         part = activations_of(plan, work, 0, p, 0, low, high)
         mask = matrix(work.private, plan.table[0, MASK], p.rows, high - low, high - low)
         probability = plan.numbers[0, DROPOUT]
         draw_mask(mask, probability, plan.seed, p.step, 0, p.start, low)
         multiply_by(part, part, mask)
+
+
+@kernel
+def find_features(features, seen, x, rows, count):
+    """features <- how many columns of x are not zero in all of the first `count` rows, and which.
+
+    At least one, so that no product is without depth. `seen` [1, I] is scratch.
+    """
+    size, v = x.shape[1], lanes(x)
+    whole = size // v * v
+    for i in range(0, seen.shape[1], v):
+        store(seen, 0, i, fill(load(seen, 0, i), 0.0))
+    for b in range(count):
+        for i in range(0, whole, v):
+            store(seen, 0, i, load(seen, 0, i) + absolute(load(x, rows[b], i)))
+        for i in range(whole, size):
+            seen[0, i] += abs(x[rows[b], i])
+    length = 0
+    for i in range(size):
+        features[1 + length] = i
+        length += 1 if seen[0, i] != 0 else 0
+    features[0] = max(length, 1)
+
+
+@kernel
+def copy_features(inputs, x, rows, features):
+    """inputs[b, k] <- x[rows[b], features[1 + k]] for the features[0] features, run by run."""
+    k, count = 0, features[0]
+    while k < count:
+        end = k + 1
+        while end < count and features[1 + end] == features[end] + 1:
+            end += 1
+        copy_run(inputs, k, x, rows, features[1 + k], end - k)
+        k = end
+
+
+@kernel
+def copy_run(inputs, to, x, rows, first, count):
+    """inputs[b, to : to + count] <- x[rows[b], first : first + count].
+
+    What follows in the row of the inputs may be spoilt.
+    """
+    v = lanes(inputs)
+    rest = (count + v - 1) // v * v - count
+    is_inside = first + count + rest <= x.shape[1] and to + count + rest <= inputs.shape[1]
+    whole = count + rest if is_inside else count // v * v
+    for b in range(inputs.shape[0]):
+        row = rows[b]
+        for i in range(0, whole, v):
+            store(inputs, b, to + i, load(x, row, first + i))
+        for i in range(whole, count):
+            inputs[b, to + i] = x[row, first + i]
 
 
 @glue
@@ -133,16 +202,48 @@ def partial_logits(plan, work, theta, p):
         start = zeros_of(plan, work, ld)
         if top == 0:
             start = row_of(plan, theta, last, BIAS, 0, ld)
-        multiply(part, a, weights_of(plan, theta, last, top, bottom, 0, ld), start)
+        w = weights_of(plan, theta, last, top, bottom, 0, ld)
+        multiply(part, a, w, start, work.every[: bottom - top])
 
 
 @glue
-def sum_partial_logits(plan, work, p):
-    """Logits [B, ld] of this thread: the sum of all blocks' parts, in the blocks' order."""
-    logits = logits_of(plan, work, p)
-    keep(logits, partial_logits_of(plan, work, p, 0))
-    for block in range(1, blocks_of(plan, last_of(plan) - 1)):
-        add(logits, partial_logits_of(plan, work, p, block))
+def sum_own_parts(plan, work, p):
+    """Add up the parts of this thread's blocks, as far as the tree of sums has them together."""
+    low, high = units_of(plan, last_of(plan) - 1, work.thread)
+    grain, count, width = (
+        plan.table[last_of(plan) - 1, GRAIN],
+        blocks_of(plan, last_of(plan) - 1),
+        1,
+    )
+    while width < count:
+        for block in range(0, count - width, 2 * width):
+            if low <= block * grain and (min(block + 2 * width, count) - 1) * grain < high:
+                part = partial_logits_of(plan, work, p, block)
+                add(part, partial_logits_of(plan, work, p, block + width))
+        width *= 2
+
+
+@glue
+def part_or_sum(plan, work, p, first, end):
+    """The sum over the blocks `first` to `end`, wherever it is."""
+    if is_of_one_thread(plan, first, end):
+        return partial_logits_of(plan, work, p, first)
+    return sum_of_parts(plan, work, p, first)
+
+
+@kernel
+def sum_all_parts(plan, work, p):
+    """Logits [B, ld] of this thread: the sum over all blocks, in the order of a fixed tree."""
+    count, width = blocks_of(plan, last_of(plan) - 1), 1
+    while width < count:
+        for block in range(0, count - width, 2 * width):
+            middle, end = block + width, min(block + 2 * width, count)
+            if not is_of_one_thread(plan, block, end):
+                keep(sum_of_parts(plan, work, p, block), part_or_sum(plan, work, p, block, middle))
+                add(sum_of_parts(plan, work, p, block), part_or_sum(plan, work, p, middle, end))
+        width *= 2
+    if is_of_one_thread(plan, 0, count):
+        keep(logits_of(plan, work, p), partial_logits_of(plan, work, p, 0))
 
 
 @kernel
@@ -182,8 +283,10 @@ def weighted_sums(plan, work, theta, p, layer, z, low, high):
     for owner in range(owners_of(plan, layer - 1)):
         top, bottom = block_of(plan, layer - 1, owner)
         if top < bottom:
-            a = activations_of(plan, work, layer - 1, p, owner, top, bottom)
-            multiply(z, a, weights_of(plan, theta, layer, top, bottom, low, high), start)
+            features = features_of(plan, work, layer, bottom - top)
+            a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
+            w = weights_of(plan, theta, layer, top, bottom, low, high)
+            multiply(z, a, w, start, features)
             start = z
 
 
@@ -216,8 +319,9 @@ def output_layer(plan, work, theta, team, p):
     last = last_of(plan)
     if plan.narrow:
         partial_logits(plan, work, theta, p)
+        sum_own_parts(plan, work, p)
         barrier(team, plan.threads)
-        sum_partial_logits(plan, work, p)
+        sum_all_parts(plan, work, p)
     else:
         low, high = units_of(plan, last, work.thread)
         if low < high:
@@ -275,7 +379,8 @@ def product_with_transpose(plan, work, theta, p, layer, low, high):
         top, bottom = block_of(plan, layer, owner)
         if top < bottom:
             dz = deltas_of(plan, work, layer, p, owner, top, bottom)
-            multiply(da, dz, transposed_of(plan, work, layer, low, high, top, bottom), start)
+            w = transposed_of(plan, work, layer, low, high, top, bottom)
+            multiply(da, dz, w, start, work.every[: bottom - top])
             start = da
 
 
@@ -364,67 +469,100 @@ def propagate(plan, work, sink, team, p, layer):
 def learn(plan, work, sink, upcoming, p, layer):
     """Hand this thread's part of dW = A^T dZ and of db, the sum of dZ over the rows, to the rule.
 
-    Strip by strip, while it lies in L1. The part is a block of columns; of a narrow output layer,
-    a block of rows, and b goes with the first. Each strip of the first layer asks for the same
-    features of the upcoming rows, so that they arrive while there is much to compute. The mean of
-    a batch undoes b, whose gradient is zero then.
+    The part is a block of columns; of a narrow output layer, a block of rows, and b goes with the
+    first.
     """
-    table = plan.table
-    is_split_by_rows = plan.narrow and layer == last_of(plan)
-    is_centered = plan.training and table[layer, NORM] == BATCH_NORM
-    low, high = 0, table[layer, LD]
-    owner, end = work.thread, work.thread + 1
-    if not is_split_by_rows:
+    low, high = 0, plan.table[layer, LD]
+    if plan.narrow and layer == last_of(plan):
+        top, bottom = units_of(plan, layer - 1, work.thread)
+        bottom = min(bottom, plan.table[layer - 1, SIZE])
+        learn_weights(plan, work, sink, upcoming, p, layer, work.thread, top, bottom, low, high)
+        if top == 0 and bottom > 0:
+            learn_bias(plan, work, sink, p, layer, low, high)
+    else:
         low, high = units_of(plan, layer, work.thread)
-        owner, end = 0, owners_of(plan, layer - 1)
-    for j in range(low, high, STRIP_COLUMNS):
-        width = min(STRIP_COLUMNS, high - j)
-        dz = deltas_of(plan, work, layer, p, work.thread, j, j + width)
-        has_bias = False
-        for block in range(owner, end):
-            top, bottom = block_of(plan, layer - 1, block)
-            if is_split_by_rows:
-                top, bottom = units_of(plan, layer - 1, block)
-                bottom = min(bottom, table[layer - 1, SIZE])
-            has_bias = has_bias or (top == 0 and bottom > 0)
-            learn_rows(plan, work, sink, upcoming, p, dz, layer, block, top, bottom, j)
-        if not has_bias:
-            continue
-        db, zeros = strip_of(plan, work, width), zeros_of(plan, work, width)
-        if is_centered:
-            keep(db, zeros)
-        else:
-            v = lanes(dz)
-            sums = panels(work.private, plan.strip, width // v, 1, v, v)
-            ones = matrix(work.private, plan.ones, p.rows, 1, 1)
-            multiply_transposed(sums, ones, dz, zeros)
-        apply(sink.rule, sink.parameters, table[layer, BIAS] + j, width, db)
+        for owner in range(owners_of(plan, layer - 1)):
+            top, bottom = block_of(plan, layer - 1, owner)
+            learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low, high)
+        if low < high:
+            learn_bias(plan, work, sink, p, layer, low, high)
 
 
 @kernel
-def learn_rows(plan, work, sink, upcoming, p, dz, layer, owner, top, bottom, j):
-    """Hand rows top to bottom of dW, in the columns of dz [B, width] from j on, to the rule.
+def learn_bias(plan, work, sink, p, layer, low, high):
+    """Hand db, columns low to high; the mean of a batch undoes b, whose gradient is zero then."""
+    dz = deltas_of(plan, work, layer, p, work.thread, low, high)
+    db = strip_of(plan, work, high - low)
+    is_centered = plan.training and plan.table[layer, NORM] == BATCH_NORM
+    for j in range(0, high - low, lanes(dz)):
+        total = column_sum(dz, j)
+        store(db, 0, j, fill(total, 0.0) if is_centered else total)
+    apply(sink.rule, sink.parameters, plan.table[layer, BIAS] + low, high - low, db)
 
-    The penalty's gradient, l2 W + l1 sign(W), goes with the first pass of a step.
+
+@kernel
+def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low, high):
+    """Hand rows top to bottom of dW, columns low to high, to the rule, a few vectors at a time.
+
+    Plain gradient descent takes each tile while it is in registers, else a strip is made in L1.
+    The first columns of the first layer ask for the upcoming rows, so that they arrive while there
+    is much to compute.
     """
-    inputs, v, width = plan.table[layer - 1, SIZE], lanes(dz), dz.shape[1]
+    theta, inputs = sink.parameters.theta, plan.table[layer - 1, SIZE]
+    dz = deltas_of(plan, work, layer, p, work.thread, low, high)
+    features, v, j = features_of(plan, work, layer, bottom - top), lanes(dz), low
     l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
     is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
-    zeros = zeros_of(plan, work, width)
-    for i in range(top, bottom, TILE_ROWS):
-        rows = min(TILE_ROWS, bottom - i)
-        if layer == 1:
-            for b in range(upcoming.first, upcoming.first + upcoming.rows):
-                prefetch(upcoming.x, upcoming.order[b], i)
-        a = activations_of(plan, work, layer - 1, p, owner, i, i + rows)
-        strip = panels(work.private, plan.strip, width // v, rows, rows * v, v)
-        multiply_transposed(strip, a, dz, zeros)
-        g = matrix(work.private, plan.strip, width // v, rows * v, rows * v)
-        offset = plan.table[layer, WEIGHT] + j * inputs + i * v
-        if is_penalized:
-            w = matrix(sink.parameters.theta, offset, width // v, rows * v, inputs * v)
-            penalize(g, w, l2, l1)
-        apply(sink.rule, sink.parameters, offset, inputs * v, g)
+    is_plain = is_plain_descent(sink.rule) and not is_penalized and p.rows <= DESCENT_BLOCK
+    while j < high and top < bottom:
+        width = next_width((high - j) // v)
+        if is_plain:
+            width = min(width, max(DESCENT_BLOCK // p.rows, 1))
+        b = packed_deltas_of(plan, work, p, width)
+        pack(b, dz, j - low)
+        w = weights_of(plan, theta, layer, top, bottom, j, j + width * v)
+        done = 0
+        for i in range(0, bottom - top, STRIP_ROWS):
+            rows, first = min(STRIP_ROWS, bottom - top - i), done
+            while done < features.shape[0] and features[done] < i + rows:
+                done += 1
+            if layer == 1 and j == low:
+                ask_ahead(upcoming, i, i + rows)
+            a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
+            if is_plain:
+                descend(w, a, b, sink.rule.rate, features[first:done])
+            else:
+                place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
+                listed = features[first:done]
+                strip_gradient(plan, work, a, b, listed, i, rows)
+                g = matrix(work.private, plan.strip, width, rows * v, rows * v)
+                if is_penalized:
+                    penalize(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
+                apply(sink.rule, sink.parameters, place, inputs * v, g)
+        j += width * v
+
+
+@kernel
+def strip_gradient(plan, work, a, b, features, first, rows):
+    """Rows first to first + rows of a^T b to the strip, in panels; those not listed are zero."""
+    width, v = b.shape[0], lanes(b)
+    strip = panels(work.private, plan.strip, width, rows, rows * v, v)
+    count = features.shape[0]
+    places = work.features[work.features.shape[0] - STRIP_ROWS :][:count]
+    for n in range(count):
+        places[n] = features[n] - first
+    if count < rows:
+        fill_rows(matrix(work.private, plan.strip, width, rows * v, rows * v), 0.0)
+    multiply_transposed(strip, a, b, zeros_of(plan, work, width * v), places)
+
+
+@kernel
+def ask_ahead(upcoming, low, high):
+    """Ask for the features low to high of the upcoming rows."""
+    step = machine.CACHE_LINE // 4
+    for b in range(upcoming.first, upcoming.first + upcoming.rows):
+        for i in range(low, high, step):
+            prefetch(upcoming.x, upcoming.order[b], i)
 
 
 @glue

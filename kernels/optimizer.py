@@ -74,6 +74,21 @@ def make_rule(code, hyper, row):
 
 
 @kernel
+def is_plain_descent(rule):
+    """Whether the update is theta <- theta - rate g, which leaves alone what has no gradient."""
+    is_plain = rule.clip == 0.0 and rule.shrink == 1.0 and rule.average_decay == 0.0
+    return is_plain and rule.code == SGD
+
+
+@kernel
+def fill_rows(g, value):
+    """g <- value."""
+    for i in range(g.shape[0]):
+        for j in range(0, g.shape[1], lanes(g)):
+            store(g, i, j, fill(load(g, i, j), value))
+
+
+@kernel
 def keep(gradient, g):
     """gradient <- g."""
     for i in range(g.shape[0]):

@@ -6,7 +6,7 @@ Letters: B rows of a pass, I inputs and O outputs of a layer, l its number, 1 to
 
 from typing import Any, NamedTuple
 
-from ._jit import glue, inlined
+from ._jit import glue, inlined, kernel
 from .simd import borrow, lanes, matrix, panels
 from .team import share
 
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     see above. Then the number of threads; whether the output layer is split by rows; whether this
     is training (dropout, statistics of the batch); the most rows of a pass; every how many layers
     the activations are kept (1: all are); the seed of dropout; the partial logits (shared); and
-    each thread's own inputs, logits, gradient strip, row of zeros, column of ones and row of
+    each thread's own inputs, logits, gradient strip, packed deltas, row of zeros and row of
     targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
@@ -64,8 +64,8 @@ class Plan(NamedTuple):
     inputs: int
     logits: int
     strip: int
+    packed_deltas: int
     zeros: int
-    ones: int
     target: int
 
 
@@ -74,7 +74,9 @@ class Workspace(NamedTuple):
 
     shared, private: flat, of the network's dtype, 64-byte aligned; running, the team's: mean and
     variance of each unit with batch norm; rows int64 [B]; scores float64 [3, B], the team's if the
-    loss is split between threads; norms float64, the team's: a sum for each chunk of each tensor.
+    loss is split between threads; norms float64, the team's: a sum for each chunk of each tensor;
+    features int64 [1 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass, their
+    numbers, and scratch; every int64: 0, 1, 2 ... up to the widest layer.
     """
 
     thread: int
@@ -84,6 +86,8 @@ class Workspace(NamedTuple):
     rows: Any
     scores: Any
     norms: Any
+    features: Any
+    every: Any
 
 
 class Samples(NamedTuple):
@@ -221,6 +225,25 @@ def partial_logits_of(plan, work, p, block):
 
 
 @glue
+def sum_of_parts(plan, work, p, block):
+    """A sum [B, ld] of parts of several threads that begin at a block: this thread's own."""
+    ld = plan.table[last_of(plan), LD]
+    return matrix(work.private, plan.logits + block * plan.rows * ld, p.rows, ld, ld)
+
+
+@kernel
+def is_of_one_thread(plan, first, end):
+    """Whether one thread owns the units of the blocks `first` to `end` before the last layer."""
+    layer = last_of(plan) - 1
+    ld, grain = plan.table[layer, LD], plan.table[layer, GRAIN]
+    for thread in range(plan.threads):
+        low, high = units_of(plan, layer, thread)
+        if low <= first * grain and min(end * grain, ld) <= high:
+            return True
+    return False
+
+
+@glue
 def deltas_of(plan, work, layer, p, owner, low, high):
     """Gradients [B, high - low] of the loss by the z of units low to high, in one block.
 
@@ -285,6 +308,24 @@ def row_of(plan, theta, layer, column, low, high):
     return matrix(theta, plan.table[layer, column] + low, 1, high - low, high - low)
 
 
+@inlined
+def skips_features(plan, layer):
+    """Whether a layer leaves out the inputs of the network that are zero in all rows of a pass.
+
+    Not with dropout, and not a narrow output layer, whose threads have only their own inputs.
+    """
+    is_split_by_rows = plan.narrow and last_of(plan) == 1
+    return layer == 1 and not is_split_by_rows and plan.numbers[0, DROPOUT] == 0
+
+
+@glue
+def features_of(plan, work, layer, count):
+    """Which of `count` inputs of a layer take part: its `a` has those columns, and no others."""
+    if skips_features(plan, layer):
+        return work.features[1 : 1 + work.features[0]]
+    return work.every[:count]
+
+
 @glue
 def zeros_of(plan, work, width):
     """A row of zeros."""
@@ -295,6 +336,13 @@ def zeros_of(plan, work, width):
 def strip_of(plan, work, width):
     """A row of scratch for gradients."""
     return matrix(work.private, plan.strip, 1, width, width)
+
+
+@glue
+def packed_deltas_of(plan, work, p, width):
+    """Panels [width, B, lanes] of scratch."""
+    v = lanes(work.private)
+    return panels(work.private, plan.packed_deltas, width, p.rows, p.rows * v, v)
 
 
 @glue
@@ -322,8 +370,8 @@ def borrowed_plan(plan):
         plan.inputs,
         plan.logits,
         plan.strip,
+        plan.packed_deltas,
         plan.zeros,
-        plan.ones,
         plan.target,
     )
 
@@ -339,6 +387,8 @@ def borrowed_workspace(work):
         borrow(work.rows),
         borrow(work.scores),
         borrow(work.norms),
+        borrow(work.features),
+        borrow(work.every),
     )
 
 

@@ -20,14 +20,24 @@ Array = NDArray[Any]
 # --- products, see gemm.py, whose functions also take matrices cut into panels of columns
 
 
-def multiply(c: Array, a: Array, b: Array, start: Array) -> None:
-    """c [M, N] <- start + a [M, K] b [K, N]; start [M, N], or [1, N] for all rows."""
-    c[...] = start + np.matmul(a, b, dtype=np.float64)
+def multiply(c: Array, a: Array, b: Array, start: Array, chosen: Array | None = None) -> None:
+    """c [M, N] <- start + a [M, K] b [chosen, N]; start [M, N], or [1, N] for all rows."""
+    rows = slice(None) if chosen is None else chosen
+    c[...] = start + np.matmul(a, b[rows], dtype=np.float64)
 
 
-def multiply_transposed(c: Array, a: Array, b: Array, start: Array) -> None:
-    """c [M, N] <- start + a^T b for a [K, M], b [K, N]; start [M, N], or [1, N] for all rows."""
-    multiply(c, a.T, b, start)
+def multiply_transposed(
+    c: Array, a: Array, b: Array, start: Array, chosen: Array | None = None
+) -> None:
+    """c[chosen] <- start + a^T b for a [K, M], b [K, N]; start [1, N], or as many rows as c."""
+    rows = slice(None) if chosen is None else chosen
+    first = start if len(start) == 1 else start[rows]
+    c[rows] = first + np.matmul(a.T, b, dtype=np.float64)
+
+
+def descend(c: Array, a: Array, b: Array, rate: float, chosen: Array) -> None:
+    """c[chosen] <- c[chosen] - rate a^T b for a [K, M], b [K, N]."""
+    c[chosen] -= rate * np.matmul(a.T, b, dtype=np.float64)
 
 
 def transpose(dst: Array, src: Array) -> None:
@@ -485,11 +495,13 @@ def row(p: Any) -> Any:
 def draw_mask(p: float, seed: int, step: int, layer: int, rows: int, units: int) -> Array:
     """Mask [B, O] of dropout: 0 with probability p, else 1 / (1 - p)."""
     words = [
-        philox(q, b, step & MASK, layer + 1, seed & MASK, seed >> 32)
-        for b in range(rows)
-        for q in range((units + 3) // 4)
+        [
+            philox(unit, group, step & MASK, layer + 1, seed & MASK, seed >> 32)
+            for unit in range(units)
+        ]
+        for group in range((rows + 3) // 4)
     ]
-    draws = np.array(words, np.uint64).reshape(rows, -1)[:, :units]
+    draws = np.array(words, np.uint64).transpose(0, 2, 1).reshape(-1, units)[:rows]
     return np.where(draws >= int(p * 2.0**32), 1 / (1 - p), 0.0)
 
 

@@ -443,13 +443,21 @@ def store(m: Any, row: int, column: int, value: Any) -> None:
     m[row, column : column + lanes(m)] = value
 
 
+# How a line is asked for: whether to be written, and how near (3: to L1, 2: to L2)
+TO_L2, TO_WRITE = (0, 2), (1, 3)
+
+
+def emit_prefetch(builder: Any, pointer: Any, how: tuple[int, int]) -> None:
+    address = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [address, INT32(how[0]), INT32(how[1]), INT32(1)])
+
+
 def _prefetch(typing: Any, m: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         pointer, _ = element_pointer(context, builder, sig.args[0], *values)
-        address = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [address, INT32(0), INT32(2), INT32(1)])  # read, to L2, data
+        emit_prefetch(builder, pointer, TO_L2)
         return context.get_dummy_value()
 
     return signature(types.void, m, types.int64, types.int64), codegen

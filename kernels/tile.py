@@ -1,13 +1,18 @@
 """The register tile: the one microkernel from which all matrix products are made.
 
-A panel of one to three vectors of columns is swept by tiles of `machine.TILE_ROWS` rows. The tile's
-sums stay in registers while k runs; each step of k loads one row of b and broadcasts one element of
-a for each row of the tile. The depth is cut into blocks so that the panel's part of b stays in L1
-while the tiles pass over it; between two blocks the sums rest in c, which rounds nothing.
+A panel of a few vectors of columns is swept by tiles of rows, as high as the registers allow
+(`machine.ACCUMULATORS`). The tile's sums stay in registers while k runs; each step of k loads one
+row of b and broadcasts one element of a for each row of the tile. What becomes of the sums, while
+they are there, is the caller's: they are stored, or move the parameters.
+
+A list may say that row k of the product's depth is not row k of b, but row chosen[k]; if `a` is
+turned, that the product's row i is row chosen[i] of c. It leaves out what is known to be zero.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -15,10 +20,13 @@ from numba.core.typing.templates import signature
 
 from . import machine
 from .simd import (
+    TO_L2,
+    TO_WRITE,
     Vector,
     broadcast_scalar,
     compiles_to,
     emit_fma,
+    emit_prefetch,
     lanes,
     load_from,
     store_to,
@@ -26,127 +34,271 @@ from .simd import (
 )
 
 INT64 = ir.IntType(64)
+EDGES = (4, 2, 1)  # heights of the tiles for the rows that are left
+AHEAD = 16  # rows between asking for parameters and changing them
+
+
+class _Operand:
+    """A matrix, or panels of columns, seen from one of its vectors of columns."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any, column: Any) -> None:
+        self._builder, self.vector = builder, Vector(kind.dtype)
+        view = context.make_array(kind)(context, builder, value)
+        strides, lanes = strides_of(builder, kind, view), INT64(self.vector.lanes)
+        self.rows, self.columns = cgutils.unpack_tuple(builder, view.shape)[-2:]
+        self.stride, self.across = strides[-2], lanes
+        if kind.ndim == 3:
+            self.across = strides[0]
+            column = builder.mul(builder.sdiv(column, lanes), self.across)
+        self.base = builder.gep(view.data, [column])
+
+    def row(self, number: Any) -> Any:
+        """Pointer to a row."""
+        return self._builder.gep(self.base, [self._builder.mul(number, self.stride)])
+
+    def pointers(self, number: Any, width: int) -> list[Any]:
+        """Pointers to the first vectors of a row."""
+        b, row = self._builder, self.row(number)
+        return [b.gep(row, [b.mul(self.across, INT64(x))]) for x in range(width)]
+
+    def load(self, number: Any, width: int) -> list[Any]:
+        """The first vectors of a row."""
+        return [
+            load_from(self._builder, self.vector, place) for place in self.pointers(number, width)
+        ]
+
+    def store(self, values: list[Any], number: Any) -> None:
+        """Replace the first vectors of a row."""
+        for value, place in zip(values, self.pointers(number, len(values)), strict=True):
+            store_to(self._builder, self.vector, value, place)
+
+
+class _List:
+    """Numbers of rows of b or c; without an array, 0, 1, 2 ..."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        self._builder, self._view = builder, None
+        if isinstance(kind, types.Array):
+            self._view = context.make_array(kind)(context, builder, value)
+
+    def __getitem__(self, i: Any) -> Any:
+        if self._view is None:
+            return i
+        return self._builder.load(self._builder.gep(self._view.data, [i]))
+
+
+def _least(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def _literal(kind: Any) -> Any:
+    return kind.literal_value if isinstance(kind, types.Literal) else None
+
+
+class _Panel:
+    """Emits the loops of one product: over tiles of rows, and in each over k."""
+
+    def __init__(
+        self, builder: Any, width: int, turned: bool, a: _Operand, b: _Operand, chosen: _List
+    ) -> None:
+        self._builder, self._width, self._turned = builder, width, turned
+        self._a, self._b, self._chosen = a, b, chosen
+        self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
+        self.height = machine.ACCUMULATORS // width
+
+    def for_tiles(self, emit: Callable[[Any, int], None]) -> None:
+        """Emit the loops over tiles, lower ones at the end; `emit` gets first row and height."""
+        first = INT64(0)
+        for height in (self.height, *(edge for edge in EDGES if edge < self.height)):
+            step = INT64(height)
+            count = self._builder.sdiv(self._builder.sub(self.rows, first), step)
+            end = self._builder.add(first, self._builder.mul(count, step))
+            with cgutils.for_range_slice(self._builder, first, end, step) as (row, _):
+                emit(row, height)
+            first = end
+
+    def rows_of_c(self, row: Any, height: int) -> list[Any]:
+        """Which rows of c a tile has."""
+        rows = [self._builder.add(row, INT64(r)) for r in range(height)]
+        return [self._chosen[r] for r in rows] if self._turned else rows
+
+    def sums(self, row: Any, initial: list[list[Any]], first_k: Any, end_k: Any) -> list[list[Any]]:
+        """Emit the loop over k of a tile, whose sums stay in registers; return them."""
+        builder, a = self._builder, self._a
+        numbers = [builder.add(row, INT64(r)) for r in range(len(initial))]
+        rows = [builder.gep(a.base, [n]) if self._turned else a.row(n) for n in numbers]
+        before = builder.block
+        body = builder.append_basic_block("depth")
+        done = builder.append_basic_block("done")
+        builder.branch(body)
+        builder.position_at_end(body)
+        k = builder.phi(INT64)
+        sums = [[builder.phi(self._b.vector.llvm) for _ in row] for row in initial]
+        step = builder.mul(k, a.stride) if self._turned else k
+        b_row = self._b.load(k if self._turned else self._chosen[k], self._width)
+        totals = []
+        for place, before_k in zip(rows, sums, strict=True):
+            factor = builder.load(builder.gep(place, [step]))
+            factor = broadcast_scalar(builder, self._b.vector.llvm, factor)
+            pairs = zip(b_row, before_k, strict=True)
+            totals.append([emit_fma(builder, self._b.vector, factor, b, s) for b, s in pairs])
+        next_k = builder.add(k, INT64(1))
+        k.add_incoming(first_k, before)
+        k.add_incoming(next_k, body)
+        for phis, firsts, lasts in zip(sums, initial, totals, strict=True):
+            for phi, first, last in zip(phis, firsts, lasts, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(last, body)
+        builder.cbranch(builder.icmp_signed("<", next_k, end_k), body, done)
+        builder.position_at_end(done)
+        return totals
+
+    def ask_for_next(self, row: Any, end_k: Any, block: Any) -> None:
+        """Emit prefetches of a tile's share of the next block of b, of the next panel at the end.
+
+        Where there is none, memory is asked for that is not used: that neither faults nor waits.
+        """
+        builder, b, height = self._builder, self._b, INT64(self.height)
+        is_last = builder.icmp_signed("==", end_k, self.depth)
+        first = builder.select(is_last, INT64(0), end_k)
+        beside = builder.gep(b.base, [builder.mul(b.across, INT64(self._width))])
+        base = builder.select(is_last, beside, b.base)
+        tiles = builder.sdiv(builder.add(self.rows, INT64(self.height - 1)), height)
+        share = builder.add(builder.sdiv(block, tiles), INT64(1))
+        low = builder.add(first, builder.mul(builder.sdiv(row, height), share))
+        high = _least(builder, builder.add(low, share), self.depth)
+        with cgutils.for_range_slice(builder, low, high, INT64(1)) as (k, _):
+            place = builder.gep(base, [builder.mul(self._chosen[k], b.stride)])
+            for x in range(self._width):
+                line = builder.gep(place, [builder.mul(b.across, INT64(x))])
+                emit_prefetch(builder, line, TO_L2)
 
 
 def _product_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, vectors: Any, transposed: Any
+    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, vectors: Any, turned: Any
 ) -> Any:
-    if not isinstance(vectors, types.IntegerLiteral):
+    width, is_turned = _literal(vectors), _literal(turned)
+    if width is None or is_turned is None:
         return None
-    if not isinstance(transposed, types.BooleanLiteral):
-        return None
-    vector = Vector(c.dtype)
-    width, is_transposed = vectors.literal_value, transposed.literal_value
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        column, zero, one = values[1], INT64(0), INT64(1)
+        def operand(n: int, column: Any) -> _Operand:
+            return _Operand(context, builder, sig.args[n], values[n], column)
 
-        def operand(index: int, first: Any) -> tuple[Any, Any, Any, Any]:
-            """Pointer to column `first`, strides between rows and between vectors, and shape."""
-            kind = sig.args[index]
-            view = context.make_array(kind)(context, builder, values[index])
-            shape = cgutils.unpack_tuple(builder, view.shape)
-            strides = strides_of(builder, kind, view)
-            if kind.ndim == 2:
-                return builder.gep(view.data, [first]), strides[0], INT64(vector.lanes), shape
-            panel = builder.sdiv(first, INT64(vector.lanes))
-            base = builder.gep(view.data, [builder.mul(panel, strides[0])])
-            return base, strides[1], strides[0], shape[1:]
-
-        c_base, c_stride, c_next, (rows, _) = operand(0, column)
-        a_base, a_stride, _, a_shape = operand(2, zero)
-        b_base, b_stride, b_next, _ = operand(3, column)
-        start_base, start_stride, start_next, (start_rows, _) = operand(4, column)
-        depth = a_shape[0 if is_transposed else 1]
-
-        def at(base: Any, stride: Any, row: Any) -> Any:
-            return builder.gep(base, [builder.mul(row, stride)])
-
-        def factor_pointer(row: Any) -> Any:
-            return builder.gep(a_base, [row]) if is_transposed else at(a_base, a_stride, row)
-
-        def vectors_at(pointer: Any, next_vector: Any) -> list[Any]:
-            offsets = [builder.mul(next_vector, INT64(x)) for x in range(width)]
-            return [load_from(builder, vector, builder.gep(pointer, [x])) for x in offsets]
-
-        def tile(row: Any, height: int, first_k: Any, end_k: Any, sums_from: Any) -> None:
-            """c[row : row + height] = sums + a b over one block of the depth."""
-            numbers = [builder.add(row, INT64(r)) for r in range(height)]
-            base, stride, next_vector = sums_from
-            initial = [vectors_at(at(base, stride, number), next_vector) for number in numbers]
-            factors = [factor_pointer(number) for number in numbers]
-            before = builder.block
-            body = builder.append_basic_block("depth")
-            done = builder.append_basic_block("done")
-            builder.branch(body)
-            builder.position_at_end(body)
-            k = builder.phi(INT64)
-            sums = [[builder.phi(vector.llvm) for _ in range(width)] for _ in range(height)]
-            b_row = vectors_at(at(b_base, b_stride, k), b_next)
-            a_step = builder.mul(k, a_stride) if is_transposed else k
-            totals = []
-            for r in range(height):
-                factor = builder.load(builder.gep(factors[r], [a_step]))
-                factor = broadcast_scalar(builder, vector.llvm, factor)
-                totals.append(
-                    [emit_fma(builder, vector, factor, b_row[x], sums[r][x]) for x in range(width)]
-                )
-            k_next = builder.add(k, one)
-            k.add_incoming(first_k, before)
-            k.add_incoming(k_next, body)
-            for r in range(height):
-                for x in range(width):
-                    sums[r][x].add_incoming(initial[r][x], before)
-                    sums[r][x].add_incoming(totals[r][x], body)
-            builder.cbranch(builder.icmp_signed("<", k_next, end_k), body, done)
-            builder.position_at_end(done)
-            for r in range(height):
-                for x in range(width):
-                    across = builder.mul(c_next, INT64(x))
-                    pointer = builder.gep(at(c_base, c_stride, numbers[r]), [across])
-                    store_to(builder, vector, totals[r][x], pointer)
-
-        is_row = builder.icmp_signed("==", start_rows, one)
-        start_stride = builder.select(is_row, zero, start_stride)  # one row serves for all
-        height = INT64(machine.TILE_ROWS)
-        whole = builder.mul(builder.sdiv(rows, height), height)
-        block = INT64(machine.DEPTH_BLOCK)
-        with cgutils.for_range_slice(builder, zero, depth, block) as (first_k, _):
-            end_k = builder.add(first_k, block)
-            end_k = builder.select(builder.icmp_signed("<", end_k, depth), end_k, depth)
+        column, zero = values[1], INT64(0)
+        to, b, start = operand(0, column), operand(3, column), operand(4, column)
+        is_row = builder.icmp_signed("==", start.rows, INT64(1))
+        start.stride = builder.select(is_row, zero, start.stride)  # one row serves for all
+        chosen = _List(context, builder, sig.args[5], values[5])
+        panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen)
+        block = INT64(machine.DEPTH_BLOCK // width)
+        with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
+            end_k = _least(builder, builder.add(first_k, block), panel.depth)
             is_first = builder.icmp_signed("==", first_k, zero)
-            sums_from = (
-                builder.select(is_first, start_base, c_base),
-                builder.select(is_first, start_stride, c_stride),
-                builder.select(is_first, start_next, c_next),
-            )
-            with cgutils.for_range_slice(builder, zero, whole, height) as (row, _):
-                tile(row, machine.TILE_ROWS, first_k, end_k, sums_from)
-            with cgutils.for_range_slice(builder, whole, rows, one) as (row, _):
-                tile(row, 1, first_k, end_k, sums_from)
+            resting = operand(0, column)
+            for name in ("base", "stride", "across"):
+                chosen_place = builder.select(is_first, getattr(start, name), getattr(to, name))
+                setattr(resting, name, chosen_place)
+
+            def tile(row: Any, height: int) -> None:
+                if not is_turned and height == panel.height:
+                    pass
+                numbers = panel.rows_of_c(row, height)
+                initial = [resting.load(number, width) for number in numbers]
+                totals = panel.sums(row, initial, first_k, end_k)
+                for number, total in zip(numbers, totals, strict=True):
+                    to.store(total, number)
+
+            panel.for_tiles(tile)
         return context.get_dummy_value()
 
-    return signature(types.void, c, types.int64, a, b, start, vectors, transposed), codegen
+    args = (c, types.int64, a, b, start, chosen, vectors, turned)
+    return signature(types.void, *args), codegen
 
 
 @compiles_to(_product_panel)
 def product_panel(
-    c: Any, j: int, a: Any, b: Any, start: Any, vectors: int, transposed: bool
+    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, vectors: int, turned: bool
 ) -> None:
     """c[:, J] = start[:, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
 
     c, b and start are matrices, or panels of columns as `simd.panels` makes them; `start` may be c,
-    or have one row, which serves for all. `transposed` says that `a` is given as its transpose.
+    or have one row, which serves for all. `turned` says that `a` is given as its transpose. With a
+    list, row k of the depth is row chosen[k] of b, or if `a` is turned, the product's row i is row
+    chosen[i] of c and start. The depth is cut into blocks so that the panel's part of b stays in L1
+    while the tiles pass over it; between two blocks the sums rest in c, which rounds nothing. While
+    the tiles pass over one block, the next is asked for.
+
     Each element is one chain of FMAs over ascending k, so its bits depend neither on the tile nor
-    on who computes it. The depth must be at least 1. `vectors` and `transposed` are literals.
+    on who computes it. The depth must be at least 1. `vectors` and `turned` are literals.
     """
     v = lanes(c)
-    factors = a.T if transposed else a
+    everything = slice(None)
+    factors = a.T if turned else a
+    rows_of_b = everything if chosen is None or turned else chosen
+    rows_of_c = everything if chosen is None or not turned else chosen
     for x in range(j, j + vectors * v, v):
-        total, columns = _vector_columns(start, x), _vector_columns(b, x)
+        first, columns, to = (_vector_columns(m, x) for m in (start, b, c))
+        total = first if len(first) == 1 else first[rows_of_c]
+        columns = columns[rows_of_b]
         for k in range(factors.shape[1]):
             total = total + factors[:, k : k + 1] * columns[k]
-        _vector_columns(c, x)[...] = total
+        to[rows_of_c] = total
+
+
+def _descend_panel(
+    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, vectors: Any
+) -> Any:
+    width = _literal(vectors)
+    if width is None:
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        def operand(n: int, column: Any) -> _Operand:
+            return _Operand(context, builder, sig.args[n], values[n], column)
+
+        to, vector = operand(0, values[1]), Vector(c.dtype)
+        chosen = _List(context, builder, sig.args[5], values[5])
+        panel = _Panel(builder, width, True, operand(2, INT64(0)), operand(3, values[1]), chosen)
+        down = context.cast(builder, builder.fneg(values[4]), types.float64, c.dtype)
+        down = broadcast_scalar(builder, vector.llvm, down)
+        nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        last_row = builder.sub(panel.rows, INT64(1))
+
+        def tile(row: Any, height: int) -> None:
+            numbers = panel.rows_of_c(row, height)
+            ahead = [builder.add(row, INT64(AHEAD + r)) for r in range(height)]
+            for number in ahead:
+                for place in to.pointers(chosen[_least(builder, number, last_row)], width):
+                    emit_prefetch(builder, place, TO_WRITE)
+            totals = panel.sums(row, [[nothing] * width] * height, INT64(0), panel.depth)
+            for number, total in zip(numbers, totals, strict=True):
+                before = to.load(number, width)
+                pairs = zip(total, before, strict=True)
+                to.store([emit_fma(builder, vector, down, g, p) for g, p in pairs], number)
+
+        panel.for_tiles(tile)
+        return context.get_dummy_value()
+
+    args = (c, types.int64, a, b, types.float64, chosen, vectors)
+    return signature(types.void, *args), codegen
+
+
+@compiles_to(_descend_panel)
+def descend_panel(c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, vectors: int) -> None:
+    """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J as above, and without a list i itself.
+
+    The same chains of FMAs from zero, and the same FMA with -rate as in `optimizer.sgd`, but the
+    gradient never leaves the registers. The depth, the rows of `a`, is not cut.
+    """
+    v = lanes(c)
+    rows = slice(None) if chosen is None else chosen
+    for x in range(j, j + vectors * v, v):
+        columns, to = _vector_columns(b, x), _vector_columns(c, x)
+        total = np.zeros_like(to[rows])
+        for k in range(a.shape[0]):
+            total = total + a[k, :, None] * columns[k]
+        to[rows] = to[rows] - to.dtype.type(rate) * total
 
 
 def _vector_columns(m: Any, j: int) -> Any:

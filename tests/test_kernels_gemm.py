@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmlp.kernels import gemm, machine, reference
+from fastmlp.kernels import gemm, machine, optimizer, reference
 from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
 from fastmlp.kernels.simd import matrix, panels
 
@@ -77,6 +77,39 @@ def multiply_transposed(memory, c, a, b, start):
 
 
 @kernel
+def multiply_chosen(memory, c, a, b, start, chosen):
+    """As the first layer uses it, some of whose inputs are left out."""
+    gemm.multiply(
+        matrix_at(memory, c),
+        matrix_at(memory, a),
+        panels_at(memory, b),
+        matrix_at(memory, start),
+        chosen,
+    )
+
+
+@kernel
+def multiply_transposed_chosen(memory, c, a, b, start, chosen):
+    gemm.multiply_transposed(
+        panels_at(memory, c),
+        matrix_at(memory, a),
+        panels_at(memory, b),
+        matrix_at(memory, start),
+        chosen,
+    )
+
+
+@kernel
+def descend(memory, c, a, b, rate, chosen):
+    gemm.descend(panels_at(memory, c), matrix_at(memory, a), panels_at(memory, b), rate, chosen)
+
+
+@kernel
+def pack(memory, dst, src, j):
+    gemm.pack(panels_at(memory, dst), matrix_at(memory, src), j)
+
+
+@kernel
 def transpose(memory, dst, src):
     gemm.transpose(panels_at(memory, dst), panels_at(memory, src))
 
@@ -85,7 +118,7 @@ class Memory:
     """An array of NaN with matrices in it."""
 
     def __init__(self, dtype: type, rng: np.random.Generator) -> None:
-        self.array = np.full(300_000, np.nan, dtype)
+        self.array = np.full(600_000, np.nan, dtype)
         self.lanes = vector_lanes(dtype)
         self._rng = rng
         self._end = 0
@@ -170,6 +203,105 @@ def test_products(
     oracle = reference.multiply_transposed if transposed else reference.multiply
     oracle(result, expected[a], expected[b], expected[start])
     expected[c] = result
+    assert_same(memory, expected)
+
+
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    inputs=st.integers(1, 70) | st.integers(380, 420),
+    depth=st.integers(1, 40) | st.integers(380, 420),
+    vectors=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_of_chosen_features(
+    dtype: type, rows: int, inputs: int, depth: int, vectors: int, seed: int
+) -> None:
+    """Rows of b, or of c, that are not in the list are neither read nor written."""
+    rng = np.random.default_rng(seed)
+    columns = vectors * vector_lanes(dtype)
+    chosen = np.flatnonzero(rng.random(inputs) < 0.6)
+    chosen = chosen if len(chosen) else np.array([inputs - 1])
+    memory = Memory(dtype, rng)
+    start = memory.place(1, columns, whole_numbers(rng, 1, columns))
+    a = memory.place(rows, len(chosen), whole_numbers(rng, rows, len(chosen)))
+    b = memory.place(inputs, columns, packed=True)
+    values = memory[b]  # NaN
+    values[chosen] = whole_numbers(rng, len(chosen), columns)
+    memory[b] = values
+    c = memory.place(rows, columns)
+    expected = memory.copy()
+    multiply_chosen(memory.array, c, a, b, start, chosen)
+    result = np.empty((rows, columns))
+    reference.multiply(result, expected[a], expected[b], expected[start], chosen)
+    expected[c] = result
+    assert_same(memory, expected)
+
+    memory = Memory(dtype, rng)
+    start = memory.place(1, columns, whole_numbers(rng, 1, columns))
+    a = memory.place(depth, len(chosen), whole_numbers(rng, depth, len(chosen)))
+    b = memory.place(depth, columns, whole_numbers(rng, depth, columns), packed=True)
+    c = memory.place(inputs, columns, packed=True)
+    expected = memory.copy()
+    multiply_transposed_chosen(memory.array, c, a, b, start, chosen)
+    result = expected[c]
+    reference.multiply_transposed(result, expected[a], expected[b], expected[start], chosen)
+    expected[c] = result
+    assert_same(memory, expected)
+
+
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(
+    inputs=st.integers(1, 70),
+    depth=st.integers(1, 70),
+    vectors=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_descent_has_the_bits_of_product_and_step(
+    dtype: type, inputs: int, depth: int, vectors: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    columns, rate = vectors * vector_lanes(dtype), float(rng.uniform(0.01, 1.0))
+    chosen = np.flatnonzero(rng.random(inputs) < 0.6)
+    memory = Memory(dtype, rng)
+    start = memory.place(1, columns, np.zeros((1, columns)))
+    a = memory.place(depth, len(chosen) or 1, rng.normal(size=(depth, len(chosen) or 1)))
+    a = a.part(columns=slice(0, len(chosen))) if len(chosen) else a._replace(columns=0)
+    b = memory.place(depth, columns, rng.normal(size=(depth, columns)), packed=True)
+    g = memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True)
+    c = memory.place(inputs, columns, rng.normal(size=(inputs, columns)), packed=True)
+    before = memory[c]
+    multiply_transposed_chosen(memory.array, g, a, b, start, chosen)
+    gradient, expected = memory[g], memory.copy()
+    descend(memory.array, c, a, b, rate, chosen)
+    result = memory[c]
+    expected[c] = result
+    assert_same(memory, expected)
+    theta = before.copy()
+    rule = optimizer.Rule(optimizer.SGD, rate, 0.0, 0.0, 1.0, *[0.0] * 7)
+    optimizer.sgd(theta, gradient, rule)
+    np.testing.assert_array_equal(result, theta)
+    exact = before.astype(np.float64)
+    if len(chosen):
+        reference.descend(exact, memory[a], memory[b], rate, chosen)
+    eps = 4 * depth * np.finfo(dtype).eps
+    np.testing.assert_allclose(result, exact, rtol=eps, atol=20 * eps)
+    untouched = np.setdiff1d(np.arange(inputs), chosen)
+    np.testing.assert_array_equal(result[untouched], before[untouched])
+
+
+@DTYPES
+def test_pack(dtype: type) -> None:
+    rng = np.random.default_rng(9)
+    v = vector_lanes(dtype)
+    memory = Memory(dtype, rng)
+    src = memory.place(7, 5 * v, rng.normal(size=(7, 5 * v)))
+    dst = memory.place(7, 3 * v, packed=True)
+    expected = memory.copy()
+    pack(memory.array, dst, src, v)
+    expected[dst] = expected[src][:, v : 4 * v]
     assert_same(memory, expected)
 
 

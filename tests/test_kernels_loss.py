@@ -116,7 +116,7 @@ def random_targets(name: str, batch: int, outputs: int, rng: np.random.Generator
 @NAMES
 @settings(max_examples=60, deadline=None)
 @given(
-    batch=st.integers(1, 9),
+    batch=st.integers(1, 40),
     outputs=st.integers(1, 40),
     spread=st.sampled_from([0.01, 1.0, 10.0]),
     weighted=st.booleans(),

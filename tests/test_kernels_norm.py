@@ -163,13 +163,13 @@ def test_merged_moments_do_not_cancel(dtype: type) -> None:
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.99])
 def test_mask_is_its_definition(p: float, dtype: type) -> None:
     seed, step, layer, start, unit = 2**40 + 3, 77, 2, 5, 16
-    mask = np.full((6, 32), np.nan, dtype)
+    mask = np.full((9, 32), np.nan, dtype)
     dropout.draw_mask(mask, p, seed, step, layer, start, unit)
-    for row in range(6):
+    for row in range(9):
         for column in range(32):
-            counter = ((unit + column) // 4, start + row, step, layer + 1)
+            counter = (unit + column, (start + row) // 4, step, layer + 1)
             words = reference.philox(*counter, seed & reference.MASK, seed >> 32)
-            kept = words[column % 4] >= int(p * 2**32)
+            kept = words[(start + row) % 4] >= int(p * 2**32)
             assert mask[row, column] == (dtype(1 / (1 - p)) if kept else 0)
 
 

@@ -24,7 +24,7 @@ torch.set_num_threads(1)  # the matrices are small: more would mostly wait for e
 
 Array = NDArray[Any]
 CASES = int(os.environ.get("FASTMLP_TEST_CASES", "500"))
-LANES = 8  # draw_mask fills whole vectors
+LANES = 16  # draw_mask fills whole vectors
 EDGES = [1, 2, 15, 16, 17, 31, 33, 48, 64, 65, 90]  # around whole vectors and whole tiles
 WIDE_OUTPUTS = [machine.NARROW_OUTPUT, machine.NARROW_OUTPUT + 1, 130]
 BATCHES = [1, 2, 7, 8, 9, 64, 255, 256, 257, 512, 700]  # around micro-batches
