@@ -72,7 +72,7 @@ def compiled_predict(dtype: Any) -> Callable[..., bool]:
 def _entry_point(entry: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
     """The machine code of an entry for these arguments, compiled or loaded if need be."""
     if JIT_DISABLED:  # NumPy warns of infinities where machine code passes them on
-        return np.errstate(all="ignore")(entry)
+        return np.errstate(all="ignore")(entry)  # type: ignore[no-any-return]
     if types not in entry.signatures:
         entry.compile(types)
     return entry.overloads[types].entry_point  # type: ignore[no-any-return]

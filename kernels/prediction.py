@@ -246,8 +246,10 @@ def predict(out, x, network, work):
     check_dtype(out, network.theta)
     check_dtype(work, network.theta)
     table, n = network.table, x.shape[0]
-    if x.shape[1] != table[0, SIZE] or x.strides[1] != x.itemsize:
-        raise ValueError("x must have a column for each input of the network, its rows contiguous")
+    if x.shape[1] != table[0, SIZE]:
+        raise ValueError("x must have a column for each input of the network")
+    if x.strides[1] != x.itemsize and x.shape[1] > 1:  # NumPy leaves open what that of one is
+        raise ValueError("each row of x must be contiguous")
     if out.shape[0] != n or out.shape[1] != table[table.shape[0] - 1, SIZE]:
         raise ValueError("out must have a row for each of x and a column for each output")
     widest = 0

@@ -86,6 +86,14 @@ def test_probabilities(dtype: str) -> None:
     assert out.tobytes() == p.tobytes()
 
 
+def test_strides_that_mean_nothing() -> None:
+    net = fm.MLP([1, 5, 2], seed=0)
+    column = np.linspace(-1, 1, 9, dtype=np.float32)[:, None]
+    assert column.strides[1] == 0
+    assert column.flags.c_contiguous
+    assert net.decision_function(column).tobytes() == forward_pass(net, column.copy()).tobytes()
+
+
 # What is remembered between calls
 
 
@@ -216,7 +224,7 @@ def test_rows_of_a_wider_array() -> None:
     network, out = net.jitted(), np.empty((9, 3), np.float32)
     assert jitted_predict(out, wide[:, 3:8], network, workspace(network))
     assert out.tobytes() == net.decision_function(wide[:, 3:8]).tobytes()
-    with pytest.raises(ValueError, match="rows contiguous"):
+    with pytest.raises(ValueError, match="each row of x must be contiguous"):
         jitted_predict(out, wide[:, :10:2], network, workspace(network))
 
 
