@@ -13,6 +13,13 @@ def check_inputs(
     X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X"
 ) -> NDArray[Any]:
     """Return X as a C-contiguous [n, features] array of `dtype`, n >= 1, all finite."""
+    return _finite(convert_inputs(X, features, dtype, name), dtype, name)
+
+
+def convert_inputs(
+    X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X"
+) -> NDArray[Any]:
+    """As `check_inputs`, for one who will see for himself whether all are finite."""
     array = _numeric(X, name)
     if array.ndim != 2 or array.shape[1] != features:
         raise ValueError(
@@ -20,7 +27,7 @@ def check_inputs(
         )
     if array.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
-    return _finite(array, dtype, name)
+    return _converted(array, dtype)
 
 
 def check_labels(y: ArrayLike, samples: int, classes: int, name: str = "y") -> NDArray[np.int64]:
@@ -157,9 +164,17 @@ def _check_shape(array: NDArray[Any], expected: tuple[int, ...], name: str) -> N
         )
 
 
-def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array in a form that kernels take, itself if it is in that form."""
+    if array.dtype == dtype and array.flags.carray:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):
-        array = np.ascontiguousarray(array, dtype)
+        return _writable(np.ascontiguousarray(array, dtype))
+
+
+def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    array = _converted(array, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
         # a finite sum needs finite terms, and costs no temporary array; the reverse is not true
         if not np.isfinite(array.sum()) and not (finite := np.isfinite(array)).all():
             where = np.unravel_index(int(np.argmin(finite)), array.shape)
@@ -167,7 +182,7 @@ def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any
             raise ValueError(
                 f"{name} must be finite in {dtype}, found {array[where]} at index [{place}]"
             )
-    return _writable(array)
+    return array
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:

@@ -48,12 +48,12 @@ def minimize(
 
     def record(intermediate_result: Any) -> None:
         net.theta[where] = accepted[...] = intermediate_result.x
-        loss, accuracy = net._evaluate(train, None, threads)
+        loss, accuracy = net._evaluate(train, threads)
         history.loss.append(loss)
         if net.is_classifier:
             history.accuracy.append(accuracy)
         if held_out is not None:
-            val_loss, val_accuracy = net._evaluate(held_out, None, threads)
+            val_loss, val_accuracy = net._evaluate(held_out, threads)
             history.val_loss.append(val_loss)
             if net.is_classifier:
                 history.val_accuracy.append(val_accuracy)
@@ -61,7 +61,7 @@ def minimize(
         history.samples_per_second = len(history) * len(train) / history.seconds
 
     accepted = net.theta[where].astype(np.float64)
-    if not np.isfinite(net._evaluate(train, None, threads)[0]):
+    if not np.isfinite(net._evaluate(train, threads)[0]):
         raise DivergenceError(1, 1, len(net.weights), history)
     try:
         optimize.minimize(

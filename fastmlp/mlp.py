@@ -4,12 +4,13 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import initializers, losses, norms, threads
+from . import initializers, losses, norms
 from ._checks import (
     check_flag,
     check_inputs,
@@ -17,14 +18,16 @@ from ._checks import (
     check_whole,
 )
 from ._execution import Batch, Execution, Procedure
+from ._prediction import Predictor
 from .activations import Activation
 from .architecture import Architecture
 from .initializers import Initializer
-from .kernels import machine, resolve_dtype
+from .kernels import Network, machine, resolve_dtype
 from .kernels import plan as kernel_plan
 from .layout import Layout, aligned_zeros
 from .losses import Loss
 from .norms import BatchNorm, LayerNorm
+from .threads import threads_for
 
 __all__ = ["MLP", "Evaluation", "Gradient", "LayerValues"]
 
@@ -238,10 +241,7 @@ class MLP:
         TypeError, ValueError
             If X is not a finite numeric array of shape (n, layer_sizes[0]) with n >= 1.
         """
-        x = check_inputs(X, self.layer_sizes[0], self.dtype)
-        outputs = np.empty((len(x), self.layer_sizes[-1]), self.dtype)
-        self._evaluate(Batch.of(x, self.layer_sizes[-1]), outputs)
-        return outputs
+        return self._predictor(X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the classes' probabilities softmax(z) [n, K].
@@ -258,13 +258,10 @@ class MLP:
             raise ValueError(
                 f"predict_proba needs a classifier, this network has loss {str(self.loss)!r}"
             )
+        if self.loss.name == "softmax_cross_entropy":
+            return self._predictor(X, softmax=True)
         z = self.decision_function(X)
-        if self.loss.name == "binary_cross_entropy":
-            return _sigmoid(z if z.shape[1] > 1 else np.hstack([-z, z]))
-        z -= z.max(axis=1, keepdims=True)
-        np.exp(z, out=z)
-        z /= z.sum(axis=1, keepdims=True)
-        return z
+        return _sigmoid(z if z.shape[1] > 1 else np.hstack([-z, z]))
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the most probable class of each sample, int64 [n], or the predictions [n, O].
@@ -297,7 +294,7 @@ class MLP:
             If X is not as in `decision_function`, y is not what the loss needs (see `Loss`), or
             the weights are not finite numbers [n] of at least 0.
         """
-        loss, accuracy = self._evaluate(self._checked(X, y, sample_weight), None)
+        loss, accuracy = self._evaluate(self._checked(X, y, sample_weight))
         return Evaluation(loss, accuracy if self.is_classifier else None)
 
     @property
@@ -392,6 +389,43 @@ class MLP:
                 a[rows] = execution.read(layer, kernel_plan.OUTPUT)
         return LayerValues((*before, outputs), (*after, outputs))
 
+    def jitted(self, *, softmax: bool = False) -> Network:
+        """Return the network as arrays, for `fastmlp.kernels.predict` in jitted code.
+
+        They are the network's own, so a prediction sees what training or writing to `weights` has
+        changed. With `softmax`, the outputs are probabilities, as of `predict_proba`, and not those
+        of `decision_function`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `softmax` is no bool, or true and the loss is not "softmax_cross_entropy".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from numba import njit
+        >>> from fastmlp import kernels
+        >>> net = MLP([2, 8, 1], activation="tanh", loss="squared_error")
+        >>> network = net.jitted()
+        >>> work = np.empty(kernels.workspace_length(network), net.dtype)
+        >>> @njit
+        ... def largest(network, xs, out, work):
+        ...     best = -np.inf
+        ...     for i in range(len(xs)):
+        ...         kernels.predict(out, xs[i : i + 1], network, work)
+        ...         best = max(best, out[0, 0])
+        ...     return best
+        >>> xs, out = np.zeros((5, 2), net.dtype), np.empty((1, 1), net.dtype)
+        >>> largest(network, xs, out, work)
+        0.0
+        """
+        if check_flag(softmax, "softmax") and self.loss.name != "softmax_cross_entropy":
+            raise ValueError(
+                f"softmax needs a softmax_cross_entropy, this network has loss {str(self.loss)!r}"
+            )
+        return self._predictor.network(softmax)
+
     def clone(self) -> "MLP":
         """Return an equal network with memory of its own."""
         return self.astype(self.dtype)
@@ -480,26 +514,24 @@ class MLP:
             training=training,
             checkpoint_every=checkpoint_every,
         )
-        team_size = self._threads_for(len(batch), threads)
+        team_size = threads_for(len(batch), threads)
         execution = Execution(self, procedure=procedure, samples=batch, threads=team_size)
         loss, flat = execution.differentiate()
         return loss + self.penalty, self._gradient(flat)
 
-    def _evaluate(
-        self, batch: Batch, outputs: Array | None, threads: int | None = None
-    ) -> tuple[float, float]:
-        """Fill `outputs` [n, O] if given; return mean loss and accuracy if y is known."""
-        team_size = self._threads_for(len(batch), threads)
-        return Execution(self, others=batch, outputs=outputs, threads=team_size).evaluate()
+    def _evaluate(self, batch: Batch, threads: int | None = None) -> tuple[float, float]:
+        """Return mean loss and accuracy over the samples."""
+        team_size = threads_for(len(batch), threads)
+        return Execution(self, others=batch, threads=team_size).evaluate()
 
-    def _threads_for(self, samples: int, count: int | None = None) -> int:
-        """No more threads than there are micro-batches to share out."""
-        return min(threads.resolve(count), -(-samples // machine.MICRO_BATCH))
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.architecture, self.layout, self.theta, self.running)
 
 
 _DERIVED = {
     *("layout", "weights", "biases", "slopes", "gains", "shifts"),
-    *("running_means", "running_variances"),
+    *("running_means", "running_variances", "_predictor"),
 }
 
 

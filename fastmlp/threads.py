@@ -9,6 +9,7 @@ from numba import config
 from numpy.typing import NDArray
 
 from ._checks import check_whole
+from .kernels import machine
 from .kernels import team as kernel_team
 
 VARIABLE = "FASTMLP_NUM_THREADS"
@@ -31,6 +32,11 @@ def resolve(threads: int | None = None) -> int:
     """
     count = _default() if threads is None else check_whole(threads, "threads", 1)
     return 1 if config.DISABLE_JIT else count  # plain Python has no atomic operations for a team
+
+
+def threads_for(samples: int, count: int | None = None) -> int:
+    """Return `resolve(count)`, but no more threads than there are micro-batches to share out."""
+    return min(resolve(count), -(-samples // machine.MICRO_BATCH))
 
 
 def _default() -> int:

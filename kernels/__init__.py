@@ -1,7 +1,8 @@
 """Compiled kernels: they compute on arrays and integers and know no class of the model layer.
 
-`warmup` compiles everything ahead, `info` tells what the kernels make of this machine. How the
-kernels are written, and how to add one, is in README.md beside this file.
+`predict` is for the jitted code of users, with the `Network` that `MLP.jitted` makes: see
+docs/jitted-code.md. `warmup` compiles everything ahead, `info` tells what the kernels make of this
+machine. How the kernels are written, and how to add one, is in README.md beside this file.
 """
 
 import sys
@@ -12,12 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from . import machine
+from . import machine, prediction
 from ._jit import FINGERPRINT, JIT_DISABLED, cache_folder
+from .prediction import Network, predict, workspace_length
 from .program import run
 from .signatures import argument_types
 
-__all__ = ["compiled", "compiled_run", "info", "is_warm", "resolve_dtype", "warmup"]
+__all__ = [
+    "Network",
+    "compiled",
+    "compiled_predict",
+    "compiled_run",
+    "info",
+    "is_warm",
+    "predict",
+    "resolve_dtype",
+    "warmup",
+    "workspace_length",
+]
 
 DTYPES = ("float32", "float64")
 
@@ -37,7 +50,7 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def compiled(dtype: Any) -> bool:
-    """Whether the kernels for a dtype are loaded in this process."""
+    """Whether the kernels that train a dtype are loaded in this process."""
     return JIT_DISABLED or argument_types(dtype) in run.signatures
 
 
@@ -47,15 +60,26 @@ def compiled_run(dtype: Any) -> Callable[..., None]:
 
     It takes its arguments as they are: no dispatch by their types, so nothing can compile again.
     """
-    warmup(dtype)
-    entry_point: Callable[..., None] = run
-    if not JIT_DISABLED:
-        entry_point = run.overloads[argument_types(dtype)].entry_point
-    return entry_point
+    return _entry_point(run, argument_types(dtype))
+
+
+@cache
+def compiled_predict(dtype: Any) -> Callable[..., bool]:
+    """Return the compiled `predict` for a dtype, as `compiled_run` does."""
+    return _entry_point(predict, prediction.argument_types(dtype))
+
+
+def _entry_point(entry: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
+    """The machine code of an entry for these arguments, compiled or loaded if need be."""
+    if JIT_DISABLED:  # NumPy warns of infinities where machine code passes them on
+        return np.errstate(all="ignore")(entry)  # type: ignore[no-any-return]
+    if types not in entry.signatures:
+        entry.compile(types)
+    return entry.overloads[types].entry_point  # type: ignore[no-any-return]
 
 
 def is_warm(dtype: Any) -> bool:
-    """Whether the kernels for a dtype need no compiling: loaded, or in the cache folder."""
+    """Whether the kernels that train a dtype need no compiling: loaded, or in the cache folder."""
     return compiled(dtype) or run._cache.is_warm(argument_types(dtype), run.targetctx.codegen())
 
 
@@ -66,8 +90,8 @@ def warmup(dtype: Any = "float32") -> float:
     """
     dtype = resolve_dtype(dtype)
     begin = time.perf_counter()
-    if not compiled(dtype):
-        run.compile(argument_types(dtype))
+    compiled_run(dtype)
+    compiled_predict(dtype)
     return time.perf_counter() - begin
 
 

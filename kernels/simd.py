@@ -19,6 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -215,6 +216,23 @@ def _is_double(typing: Any, a: Any) -> Any:
 def is_double(a: Any) -> bool:
     """Whether a vector's or array's dtype is float64: a constant once compiled."""
     return bool(a.dtype == np.float64)
+
+
+def _check_dtype(typing: Any, array: Any, like: Any) -> Any:
+    if array.dtype != like.dtype:
+        raise TypingError(f"the network's dtype is {like.dtype}, got an array of {array.dtype}")
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return context.get_dummy_value()
+
+    return signature(types.void, array, like), codegen
+
+
+@compiles_to(_check_dtype)
+def check_dtype(array: Any, like: Any) -> None:
+    """Refuse to compile for an array of another dtype than `like`'s; costs nothing at run time."""
+    if array.dtype != like.dtype:
+        raise TypeError(f"the network's dtype is {like.dtype}, got an array of {array.dtype}")
 
 
 # --- reductions across the lanes, always in the same order: halves are combined until one is left

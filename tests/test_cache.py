@@ -87,7 +87,7 @@ class Cold:
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory) -> Cold:
     folder = tmp_path_factory.mktemp("cold") / "cache"
-    return Cold(folder, process("fit", cache=folder))
+    return Cold(folder, process("predict", "fit", cache=folder))
 
 
 def test_cold_process(cold: Cold) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,14 @@ OPTIMIZERS = [
 ]
 
 
+WORK = {"float32": np.empty(10_000, np.float32), "float64": np.empty(10_000)}
+
+
+@njit
+def jitted_predict(out: Any, x: Any, network: Any, work: Any) -> Any:
+    return fm.kernels.predict(out, x, network, work)
+
+
 @pytest.fixture
 def compiled() -> Iterator[list[str]]:
     """Names of the functions that compile during the test, with the entries compiled before."""
@@ -32,6 +41,9 @@ def compiled() -> Iterator[list[str]]:
     fm.gradient_check(fm.MLP([1, 2]), [[1.0]], [0])
     fm.hessian_vector_product(fm.MLP([1, 2]), [[1.0]], [0], np.ones(32, np.float32))
     fm.hessian_vector_product(fm.MLP([1, 2], dtype="float64"), [[1.0]], [0], np.ones(16))
+    for dtype, work in WORK.items():
+        x = np.zeros((1, 1), dtype)
+        jitted_predict(x.copy(), x, fm.MLP([1, 1], loss="huber", dtype=dtype).jitted(), work)
     names: list[str] = []
 
     class Listener(event.Listener):  # type: ignore[misc]
@@ -62,6 +74,9 @@ def use(net: fm.MLP, samples: int = 20, **settings: object) -> None:
     net.loss_and_gradient(X, y, sample_weight=np.ones(samples), training=False)
     net.input_gradient(X, y)
     net.activations(X)
+    jitted_predict(
+        net.decision_function(X), X.astype(net.dtype), net.jitted(), WORK[net.dtype.name]
+    )
 
 
 @pytest.mark.jit
