@@ -19,7 +19,7 @@ from .activation import activation_forward
 from .gemm import multiply
 from .loss import exponentials, top_of
 from .norm import batch_norm_forward, layer_norm_forward, row_moments
-from .optimizer import add
+from .optimizer import add, keep
 from .plan import (
     ACTIVATION,
     BATCH_NORM,
@@ -45,6 +45,7 @@ from .simd import borrow, check_dtype, fill, lane_sum, lanes, load, matrix, pane
 
 NARROW_OUTPUT, MICRO_BATCH = machine.NARROW_OUTPUT, machine.MICRO_BATCH
 REGIONS = 3  # of a workspace, B rows each: what goes into a layer, what comes out, and scratch
+LEVELS = machine.PARTIAL_BLOCKS.bit_length()  # of the tree that adds up parts of narrow outputs
 
 
 class Network(NamedTuple):
@@ -75,7 +76,8 @@ def workspace_length(network: Network, rows: int = 1) -> int:
 
     One row is enough for any number of them; with up to 256 a pass shares the reading of weights.
     """
-    return (REGIONS * min(rows, MICRO_BATCH) + 1) * int(network.table[1:, LD].max())
+    widest, outputs = int(network.table[1:, LD].max()), int(network.table[-1, LD])
+    return widest + min(rows, MICRO_BATCH) * (REGIONS * widest + LEVELS * outputs)
 
 
 @cache
@@ -193,25 +195,42 @@ def hidden_layer(x, network, work, p, layer):
     activate(z, row, network, layer)
 
 
+@glue
+def sum_of_parts(network, work, p, level):
+    """The sum of 2**level blocks' parts [B, ld], which waits for that of as many more."""
+    ld, size = network.table[network.table.shape[0] - 1, LD], p.rows * LEVELS
+    return matrix(work, work.shape[0] - (size - level * p.rows) * ld, p.rows, ld, ld)
+
+
 @kernel
 def output_layer(x, network, work, p):
-    """Z = A' W + b of the output layer: if it is narrow, a sum of parts over blocks of A'."""
+    """Z = A' W + b of the output layer: if it is narrow, a sum of parts over blocks of A'.
+
+    The parts are added up in the tree of `network.sum_all_parts`.
+    """
     table, layer = network.table, network.table.shape[0] - 1
     ld, units, grain = table[layer, LD], table[layer - 1, SIZE], table[layer - 1, GRAIN]
     if table[layer, SIZE] > NARROW_OUTPUT:
         grain = units
     z = outputs_of(network, work, p, layer)
-    part = matrix(work, 2 * p.size, p.rows, ld, ld)
-    zeros = row_of(work, REGIONS * p.size, ld)
-    for j in range(0, ld, lanes(work)):
-        store(zeros, 0, j, fill(load(zeros, 0, j), 0.0))
+    start, block = row_of(network.theta, table[layer, BIAS], ld), 0
     for top in range(0, units, grain):
         a = inputs_of(x, network, work, p, layer, top, min(top + grain, units))
-        if top == 0:
-            weighted_sums(z, a, network, layer, 0, row_of(network.theta, table[layer, BIAS], ld))
+        weighted_sums(z, a, network, layer, top, start)
+        start = row_of(work, REGIONS * p.size, ld)
+        for j in range(0, ld, lanes(work)):
+            store(start, 0, j, fill(load(start, 0, j), 0.0))
+        level = 0
+        while block >> level & 1:
+            add(z, sum_of_parts(network, work, p, level))
+            level += 1
+        if top + grain < units:
+            keep(sum_of_parts(network, work, p, level), z)
         else:
-            weighted_sums(part, a, network, layer, top, zeros)
-            add(z, part)
+            for waiting in range(level, LEVELS):
+                if block >> waiting & 1:
+                    add(z, sum_of_parts(network, work, p, waiting))
+        block += 1
     if network.softmax:
         softmax(z, table[layer, SIZE])
 
@@ -255,7 +274,8 @@ def predict(out, x, network, work):
     widest = 0
     for layer in range(1, table.shape[0]):
         widest = max(widest, table[layer, LD])
-    most = min((work.shape[0] // widest - 1) // REGIONS, MICRO_BATCH)
+    row_size = REGIONS * widest + LEVELS * table[table.shape[0] - 1, LD]
+    most = min((work.shape[0] - widest) // row_size, MICRO_BATCH)
     if most < 1:
         raise ValueError("work must have at least workspace_length(network) elements")
     out, x, work = borrow(out), borrow(x), borrow(work)
