@@ -24,7 +24,7 @@ MICRO_BATCH = 256
 # rows of a weight gradient that lie in L1 between their product and the update
 STRIP_ROWS = 64
 # vectors of a panel times depth up to which gradient descent takes the product at once
-DESCENT_BLOCK = 512
+DESCENT_BLOCK = 1024
 # a narrow output layer is summed over at most this many fixed blocks of units
 PARTIAL_BLOCKS = 16
 # outputs up to which every thread computes the loss of all rows itself

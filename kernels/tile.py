@@ -122,11 +122,28 @@ class _Panel:
         rows = [self._builder.add(row, INT64(r)) for r in range(height)]
         return [self._chosen[r] for r in rows] if self._turned else rows
 
+    def _coming(self, row: Any, rows_of_a: list[Any]) -> Any:
+        """What to ask for while k runs, seen from k = 0: it comes from afar, a line at a time.
+
+        Of a turned `a`, whose rows are far apart, the columns of the tiles to come; else the next
+        block of b, each tile one of the vectors. Behind the end it is asked for in vain: that
+        neither faults nor waits.
+        """
+        builder, b = self._builder, self._b
+        if self._turned:
+            line = machine.CACHE_LINE // (b.vector.dtype.bitwidth // 8)
+            return builder.gep(rows_of_a[-1], [INT64(line)])
+        tile = builder.sdiv(row, INT64(self.height))
+        vector = builder.srem(tile, INT64(self._width))
+        block = b.row(INT64(machine.DEPTH_BLOCK // self._width))
+        return builder.gep(block, [builder.mul(vector, b.across)])
+
     def sums(self, row: Any, initial: list[list[Any]], first_k: Any, end_k: Any) -> list[list[Any]]:
         """Emit the loop over k of a tile, whose sums stay in registers; return them."""
         builder, a = self._builder, self._a
         numbers = [builder.add(row, INT64(r)) for r in range(len(initial))]
         rows = [builder.gep(a.base, [n]) if self._turned else a.row(n) for n in numbers]
+        coming = self._coming(row, rows)
         before = builder.block
         body = builder.append_basic_block("depth")
         done = builder.append_basic_block("done")
@@ -135,7 +152,10 @@ class _Panel:
         k = builder.phi(INT64)
         sums = [[builder.phi(self._b.vector.llvm) for _ in row] for row in initial]
         step = builder.mul(k, a.stride) if self._turned else k
-        b_row = self._b.load(k if self._turned else self._chosen[k], self._width)
+        number = k if self._turned else self._chosen[k]
+        b_row = self._b.load(number, self._width)
+        move = step if self._turned else builder.mul(number, self._b.stride)
+        emit_prefetch(builder, builder.gep(coming, [move]), TO_L2)
         totals = []
         for place, before_k in zip(rows, sums, strict=True):
             factor = builder.load(builder.gep(place, [step]))
@@ -152,26 +172,6 @@ class _Panel:
         builder.cbranch(builder.icmp_signed("<", next_k, end_k), body, done)
         builder.position_at_end(done)
         return totals
-
-    def ask_for_next(self, row: Any, end_k: Any, block: Any) -> None:
-        """Emit prefetches of a tile's share of the next block of b, of the next panel at the end.
-
-        Where there is none, memory is asked for that is not used: that neither faults nor waits.
-        """
-        builder, b, height = self._builder, self._b, INT64(self.height)
-        is_last = builder.icmp_signed("==", end_k, self.depth)
-        first = builder.select(is_last, INT64(0), end_k)
-        beside = builder.gep(b.base, [builder.mul(b.across, INT64(self._width))])
-        base = builder.select(is_last, beside, b.base)
-        tiles = builder.sdiv(builder.add(self.rows, INT64(self.height - 1)), height)
-        share = builder.add(builder.sdiv(block, tiles), INT64(1))
-        low = builder.add(first, builder.mul(builder.sdiv(row, height), share))
-        high = _least(builder, builder.add(low, share), self.depth)
-        with cgutils.for_range_slice(builder, low, high, INT64(1)) as (k, _):
-            place = builder.gep(base, [builder.mul(self._chosen[k], b.stride)])
-            for x in range(self._width):
-                line = builder.gep(place, [builder.mul(b.across, INT64(x))])
-                emit_prefetch(builder, line, TO_L2)
 
 
 def _product_panel(
@@ -201,8 +201,6 @@ def _product_panel(
                 setattr(resting, name, chosen_place)
 
             def tile(row: Any, height: int) -> None:
-                if not is_turned and height == panel.height:
-                    pass
                 numbers = panel.rows_of_c(row, height)
                 initial = [resting.load(number, width) for number in numbers]
                 totals = panel.sums(row, initial, first_k, end_k)
