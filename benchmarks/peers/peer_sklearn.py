@@ -38,7 +38,7 @@ class Sklearn:
     def _prepare(self) -> None:
         kind = MLPClassifier if self._work.is_classifier else MLPRegressor
         self._model = kind(
-            self._work.sizes[1:-1],
+            hidden_layer_sizes=self._work.sizes[1:-1],
             activation="relu" if self._work.is_classifier else self._work.activation,
             solver=self._work.optimizer.lower(),
             alpha=0.0,

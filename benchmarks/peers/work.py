@@ -75,9 +75,8 @@ class Work:
 
     def rule(self) -> fm.Optimizer:
         """Return fastmlp's optimizer."""
-        return (
-            fm.SGD(self.learning_rate) if self.optimizer == "SGD" else fm.Adam(self.learning_rate)
-        )
+        rule = fm.SGD if self.optimizer == "SGD" else fm.Adam
+        return rule(self.learning_rate)
 
 
 @dataclass(frozen=True)
