@@ -32,9 +32,9 @@ def write(figures: Figures, folder: Path) -> None:
     for part, content in measured.items():
         module = importlib.import_module(PARTS[part])
         about = str(About(**content["about"]))
-        blocks.append(module.section(content["figures"]))
         if about != before:
             blocks.append(about)
+        blocks.append(module.section(content["figures"]))
         before = about
     (folder / "peers.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
 
