@@ -39,7 +39,11 @@ def main() -> None:
     for part in arguments.only:
         print(part, flush=True)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            measured = process.submit(measure, part, options).result()
+            try:
+                measured = process.submit(measure, part, options).result()
+            except ModuleNotFoundError as error:
+                print(f"  left out: {error}")
+                continue
         figures[part] = {"about": asdict(About(options.rounds, threads)), "figures": measured}
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if arguments.write:

@@ -5,6 +5,7 @@ import importlib
 import json
 from pathlib import Path
 
+import picture
 from part import About, Figures
 
 # A module for each part, in the order of the report.
@@ -12,6 +13,8 @@ PARTS = {
     "training": "training",
     "variants": "variants",
     "gemm": "products",
+    "elementwise": "part_elementwise",
+    "predict": "part_predict",
     "startup": "startup",
     "scale": "scale",
 }
@@ -21,7 +24,9 @@ HEAD = """\
 
 Each library at its best, in turn within each round; medians, and of ratios the lowest and the
 highest round. What the columns mean and how each library is used is in
-[benchmarks/README.md](../benchmarks/README.md#other-libraries-peers)."""
+[benchmarks/README.md](../benchmarks/README.md#other-libraries-peers).
+
+![Training time of each library as a multiple of fastmlp's](peers.svg)"""
 
 
 def write(figures: Figures, folder: Path) -> None:
@@ -37,6 +42,10 @@ def write(figures: Figures, folder: Path) -> None:
         blocks.append(module.section(content["figures"]))
         before = about
     (folder / "peers.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    if "training" in measured:
+        picture.draw_training(measured["training"]["figures"], folder / "peers.svg")
+    if "scale" in measured:
+        picture.draw_growth(measured["scale"]["figures"], folder / "scale.svg")
 
 
 def main() -> None:
