@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, files
 from typing import Any
 
@@ -35,7 +35,7 @@ class Blas:
     def product(
         self,
         name: str,
-        arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+        arrays: Sequence[NDArray[Any]],
         sizes: tuple[int, int, int],
     ) -> Callable[[int], None]:
         """Return the function that computes a product of a layer so many times.

@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class TorchEager(_Torch):
         self._model = nn.Sequential(*layers[:-1])
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._model(x)
+        return cast(Tensor, self._model(x))
 
     def _step(self) -> Step:
         model, X, y, rate = self._model, self._X, self._y, self._work.learning_rate
@@ -120,7 +120,7 @@ class TorchEager(_Torch):
         way, _ = self._setting
         if way == IN_PLACE:
             return in_place
-        rule = torch.optim.SGD if self._work.optimizer == "SGD" else torch.optim.Adam
+        rule: Any = torch.optim.SGD if self._work.optimizer == "SGD" else torch.optim.Adam
         optimizer = rule(parameters, lr=rate, **WAYS[way])
 
         def optimized(rows: Rows) -> None:

@@ -19,7 +19,7 @@ matplotlib.use("svg")
 
 OURS, THEIRS, LIMIT, TEXT, FAINT = "#2f81d8", "#9aa3ad", "#dd6b20", "#747a82", "#74808c40"
 SERIES = ("#2f81d8", "#2f9e6e", "#a66bd0")
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": TEXT,

@@ -27,7 +27,7 @@ NETWORKS = ((784, 128, 10), (784, 512, 512, 10), (784, 2048, 2048, 10))
 MB = 1e6
 
 # By what grows: its value, the network and the samples, the smallest first.
-SERIES = {
+SERIES: dict[str, list[tuple[int, tuple[int, ...], int]]] = {
     "samples": [(n, (784, 128, 10), n) for n in (7_500, 15_000, 30_000, 60_000)],
     "width": [(n, (n, n, n, 10), 8_192) for n in (128, 256, 512, 1024, 2048)],
     "depth": [(n, (256, *(256,) * n, 10), 8_192) for n in (1, 2, 4, 8, 16)],

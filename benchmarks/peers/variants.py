@@ -68,7 +68,7 @@ class _Training:
     def __init__(self, work: Work, data: Data, threads: int, variant: Variant) -> None:
         self._net = work.network(**variant.network)
         self._data = data
-        self._options = {
+        self._options: dict[str, Any] = {
             "optimizer": work.rule(),
             "batch_size": work.batch_size,
             "threads": threads,
