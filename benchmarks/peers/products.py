@@ -35,6 +35,8 @@ def measure(options: Options) -> Figures:
     """Measure all shapes on one thread and, if there are more, on two."""
     cells = []
     peers = libraries()
+    if not peers:
+        raise ModuleNotFoundError("neither NumPy's OpenBLAS nor MKL is here")
     for threads in (1, 2)[: options.threads]:
         use_threads(threads)
         for dtype, (inputs, outputs) in itertools.product(DTYPES, LAYERS):
