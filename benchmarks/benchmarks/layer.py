@@ -44,8 +44,15 @@ class Layer:
             "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros)),
         }
         self._alone = np.zeros(LENGTH, np.int64)
+        # in advance: a call from Python should cost no more than it must
+        self._parts = {
+            (product, thread, threads): self._part(product, thread, threads)
+            for product in PRODUCTS
+            for threads in (1, 2)
+            for thread in range(threads)
+        }
 
-    def part(self, product, thread, threads):
+    def _part(self, product, thread, threads):
         """Rows [top, bottom) and columns [low, high) of what a thread computes."""
         batch, inputs, outputs = self.sizes
         rows = inputs if product == "gradient" else batch
@@ -77,5 +84,5 @@ class Layer:
 
     def _member(self, product, times, team, thread, threads):
         kernel, operands = self._calls[product]
-        part = self.part(product, thread, threads)
+        part = self._parts[product, thread, threads]
         kernel(times, team, threads, part, *operands, *self.sizes)
