@@ -97,12 +97,12 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Compare with PyTorch, JAX and scikit-learn (arguments after -- go to the script).
+    """Compare with other libraries and write docs/peers.md (arguments after -- take its place).
 
     On Linux, set PIP_EXTRA_INDEX_URL to PyTorch's CPU index to be spared its CUDA libraries.
     """
     install_wheel(session, "peers")
-    session.run("python", "benchmarks/peers/compare.py", *session.posargs)
+    session.run("python", "benchmarks/peers/compare.py", *(session.posargs or ["--write", "docs"]))
 
 
 @nox.session

@@ -2,12 +2,9 @@
 
 import numpy as np
 
-from fastmlp.layout import aligned_zeros, round_up
-
 from .common import LIBRARIES, limit_blas, need_cores
-from .inner_kernels import dense_backward, dense_forward, dense_gradient, fma_peak
-
-LINE = 16  # elements: the rows' padding in whole vectors of either dtype
+from .inner_kernels import fma_peak
+from .layer import Layer
 
 
 class GEMM:
@@ -27,20 +24,10 @@ class GEMM:
             product()
 
     def use_fastmlp(self, batch, inputs, outputs, dtype):
-        rng, ld = np.random.default_rng(0), round_up(outputs, LINE)
-
-        def flat(rows, columns, used=0):
-            array = aligned_zeros(rows * columns, dtype)
-            array.reshape(rows, columns)[:, :used] = rng.random((rows, used))
-            return array
-
-        a, dz = flat(batch, inputs, inputs), flat(batch, ld, outputs)
-        w, b, zeros = flat(inputs, ld, outputs), flat(1, ld, outputs), flat(1, max(inputs, ld))
-        z, da, dw = flat(batch, ld), flat(batch, inputs), flat(inputs, ld)
-        wt = flat(ld, inputs)
-        self.forward = lambda: dense_forward(z, a, w, b, batch, inputs, ld)
-        self.backward = lambda: dense_backward(da, dz, w, wt, zeros, batch, inputs, outputs, ld)
-        self.gradient = lambda: dense_gradient(dw, a, dz, zeros, batch, inputs, ld)
+        layer = Layer(batch, inputs, outputs, dtype)
+        self.forward = lambda: layer.compute("forward")
+        self.backward = lambda: layer.compute("backward")
+        self.gradient = lambda: layer.compute("gradient")
 
     def use_numpy(self, batch, inputs, outputs, dtype):
         limit_blas(1)

@@ -14,7 +14,7 @@ from numba import njit
 from fastmlp.kernels._jit import OPTIONS
 from fastmlp.kernels.activation import activation_forward
 from fastmlp.kernels.gemm import multiply, multiply_transposed, transpose
-from fastmlp.kernels.machine import VECTOR_BYTES
+from fastmlp.kernels.machine import CACHE_LINE, VECTOR_BYTES
 from fastmlp.kernels.simd import fma, lanes, load, matrix, panels, store
 from fastmlp.kernels.team import barrier
 
@@ -22,44 +22,61 @@ CHAINS = 12  # independent: two FMA units times a latency of four cycles need at
 
 
 @njit(**OPTIONS)
-def packed(flat, rows, columns):
-    """A matrix [rows, columns] in panels one vector wide, as `fit` packs weights."""
-    v = lanes(flat)
-    return panels(flat, 0, columns // v, rows, rows * v, v)
+def padded(like, columns):
+    """The columns rounded up to whole cache lines, as layers are laid out."""
+    line = CACHE_LINE // like.itemsize
+    return (columns + line - 1) // line * line
 
 
 @njit(**OPTIONS)
-def dense_forward(z, a, w, b, batch, inputs, outputs):
-    """Z [B, O] = A [B, I] W [I, O] + b; W packed, O in whole vectors."""
-    multiply(
-        matrix(z, 0, batch, outputs, outputs),
-        matrix(a, 0, batch, inputs, inputs),
-        packed(w, inputs, outputs),
-        matrix(b, 0, 1, outputs, outputs),
-    )
+def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs):
+    """Z [B, O] = A [B, I] W [I, O] + b; Z in a block for each owner of columns, W packed."""
+    v, (top, bottom, low, high) = lanes(z), part
+    rows, width, ld = bottom - top, high - low, padded(a, inputs)
+    for _ in range(times):
+        if rows * width > 0:
+            multiply(
+                matrix(z, low * batch + top * width, rows, width, width),
+                matrix(a, top * ld, rows, inputs, ld),
+                panels(w, low * inputs, width // v, inputs, inputs * v, v),
+                matrix(b, low, 1, width, width),
+            )
+        barrier(team, threads)
 
 
 @njit(**OPTIONS)
-def dense_backward(da, dz, w, wt, zeros, batch, inputs, outputs, stride):
-    """dA [B, I] = dZ [B, O] W^T, W^T made first; I and the stride of dZ and W in whole vectors."""
-    transpose(packed(wt, stride, inputs), packed(w, inputs, stride))
-    multiply(
-        matrix(da, 0, batch, inputs, inputs),
-        matrix(dz, 0, batch, outputs, stride),
-        packed(wt, stride, inputs),
-        matrix(zeros, 0, 1, inputs, inputs),
-    )
+def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, batch, inputs, outputs):
+    """dA [B, I] = dZ [B, O] W^T, W^T made first; dA in a block for each owner of columns."""
+    v, (top, bottom, low, high) = lanes(da), part
+    rows, width, ld = bottom - top, high - low, padded(dz, outputs)
+    for _ in range(times):
+        if rows * width > 0:
+            transposed = panels(wt, low * ld, width // v, ld, ld * v, v)
+            own = panels(w, low * v, ld // v, min(high, inputs) - low, inputs * v, v)
+            transpose(transposed, own)
+            multiply(
+                matrix(da, low * batch + top * width, rows, width, width),
+                matrix(dz, top * ld, rows, outputs, ld),
+                transposed,
+                matrix(zeros, 0, 1, width, width),
+            )
+        barrier(team, threads)
 
 
 @njit(**OPTIONS)
-def dense_gradient(dw, a, dz, zeros, batch, inputs, outputs):
-    """dW [I, O] = A^T dZ; dW packed, O in whole vectors."""
-    multiply_transposed(
-        packed(dw, inputs, outputs),
-        matrix(a, 0, batch, inputs, inputs),
-        matrix(dz, 0, batch, outputs, outputs),
-        matrix(zeros, 0, 1, outputs, outputs),
-    )
+def dense_gradient(times, team, threads, part, dw, a, dz, zeros, batch, inputs, outputs):
+    """dW [I, O] = A^T dZ; dW packed, dZ in a block for each owner of columns."""
+    v, (top, bottom, low, high) = lanes(dw), part
+    rows, width = bottom - top, high - low
+    for _ in range(times):
+        if rows * width > 0:
+            multiply_transposed(
+                panels(dw, low * inputs + top * v, width // v, rows, inputs * v, v),
+                matrix(a, top, batch, rows, padded(a, inputs)),
+                matrix(dz, low * batch, batch, width, width),
+                matrix(zeros, 0, 1, width, width),
+            )
+        barrier(team, threads)
 
 
 @njit(**OPTIONS)

@@ -20,11 +20,11 @@ class Peer(Protocol):
     setting: str
     same_network: bool
 
-    def epoch(self, order: Order) -> float:
-        """Train one epoch on the samples in this order; return the seconds it took.
+    def train(self, order: Order) -> float:
+        """Train the epochs of one measurement; return the seconds they took.
 
-        What a library wants done once to data or order, like conversion to its own arrays, is not
-        counted.
+        One epoch on the samples in this order, or steps on all samples, as the work says. What a
+        library wants done once to data or order, like conversion to its own arrays, is not counted.
         """
         ...
 

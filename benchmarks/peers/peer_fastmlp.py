@@ -1,4 +1,4 @@
-"""fastmlp, as a user calls it: `fit`, one epoch a call.
+"""fastmlp, as a user calls it: `fit`.
 
 The time is `History.seconds`, the training alone. What a call does once before it, whatever the
 number of epochs (checking the samples for NaN, allocating), the peers have behind them when their
@@ -25,17 +25,17 @@ class Fastmlp:
     @property
     def setting(self) -> str:
         milliseconds = statistics.median(self._outside) * 1e3
-        return f"threads: {self._threads}; a call's time around the epoch: {milliseconds:.0f} ms"
+        return f"threads: {self._threads}; a call's time around it: {milliseconds:.1f} ms"
 
-    def epoch(self, order: Order) -> float:
+    def train(self, order: Order) -> float:
         begin = time.perf_counter()
         history = fm.fit(
             self._net,
             self._data.X,
             self._data.y,
-            optimizer=fm.SGD(self._work.learning_rate),
+            optimizer=self._work.rule(),
             batch_size=self._work.batch_size,
-            epochs=1,
+            epochs=self._work.epochs,
             threads=self._threads,
             seed=order.seed,
         )

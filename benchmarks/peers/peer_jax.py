@@ -1,4 +1,4 @@
-"""JAX: the whole epoch in one jitted `lax.scan`, data on the device, parameters donated.
+"""JAX: all steps of a measurement in one jitted `lax.scan`, data on the device, state donated.
 
 Weights are kept as [outputs, inputs], which was faster than [inputs, outputs]. Gathering the whole
 epoch before the scan, unrolling it, one-hot labels, and a Python loop over jitted steps were
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from work import Data, Order, Work
 
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
 
 class Jax:
     name = "JAX"
@@ -20,43 +22,76 @@ class Jax:
 
     def __init__(self, work: Work, data: Data, threads: int) -> None:
         net = work.network()
-        self._size, self._rate = work.batch_size, work.learning_rate
+        self._work = work
         self._parameters = [
             (jnp.array(w.T), jnp.array(b)) for w, b in zip(net.weights, net.biases, strict=True)
         ]
         self._X, self._y = jnp.asarray(data.X), jnp.asarray(data.y)
-        self.setting = f"one jitted scan an epoch; threads: {threads}"
+        self.setting = f"one jitted scan; threads: {threads}"
 
-    def epoch(self, order: Order) -> float:
-        whole = len(order.rows) // self._size * self._size
-        batches = jnp.asarray(order.rows[:whole].reshape(-1, self._size))
-        rest = jnp.asarray(order.rows[whole:])
+    def train(self, order: Order) -> float:
+        size, rows = self._work.batch_size, order.rows
+        whole = len(rows) // size * size
+        batches = jnp.asarray(rows[:whole].reshape(-1, size))
+        rest = jnp.asarray(rows[whole:])
+        moments = ()
+        if self._work.optimizer == "Adam":
+            moments = tuple(jax.tree.map(jnp.zeros_like, self._parameters) for _ in range(2))
+        state = jax.block_until_ready((self._parameters, moments, jnp.zeros((), jnp.int32)))
         jax.block_until_ready((batches, rest))
         begin = time.perf_counter()
-        self._parameters = jax.block_until_ready(
-            _epoch(self._parameters, self._X, self._y, batches, rest, self._rate)
-        )
+        if self._work.is_classifier:
+            state = _epoch(state, self._X, self._y, batches, rest, self._work)
+        else:
+            state = _full_batches(state, self._X, self._y, self._work)
+        self._parameters, *_ = jax.block_until_ready(state)
         return time.perf_counter() - begin
 
     def loss(self) -> float:
-        return float(_loss(self._parameters, self._X, self._y))
+        return float(_loss(self._parameters, self._X, self._y, self._work))
 
 
-@jax.jit
-def _loss(parameters: Any, x: Any, y: Any) -> Any:
+@partial(jax.jit, static_argnums=3)
+def _loss(parameters: Any, x: Any, y: Any, work: Work) -> Any:
+    f = jax.nn.softplus if work.activation == "softplus" else jnp.tanh
     for w, b in parameters[:-1]:
-        x = jax.nn.softplus(x @ w.T + b)
+        x = f(x @ w.T + b)
     w, b = parameters[-1]
     z = x @ w.T + b
+    if not work.is_classifier:
+        return ((z - y) ** 2).sum(axis=1).mean()
     right = jnp.take_along_axis(z, y[:, None], axis=1)[:, 0]
     return (jax.nn.logsumexp(z, axis=1) - right).mean()
 
 
-@partial(jax.jit, donate_argnums=0)
-def _epoch(parameters: Any, X: Any, y: Any, batches: Any, rest: Any, rate: float) -> Any:
-    def step(parameters: Any, rows: Any) -> tuple[Any, None]:
-        gradients = jax.grad(_loss)(parameters, X[rows], y[rows])
-        return jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), None
+def _step(state: Any, x: Any, y: Any, work: Work) -> Any:
+    parameters, moments, done = state
+    gradients = jax.grad(_loss)(parameters, x, y, work)
+    rate, done = work.learning_rate, done + 1
+    if work.optimizer == "SGD":
+        return jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), moments, done
+    first = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, moments[0], gradients)
+    second = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, moments[1], gradients)
+    step, root = rate / (1 - BETA1**done), 1 / jnp.sqrt(1 - BETA2**done)
 
-    parameters, _ = jax.lax.scan(step, parameters, batches)
-    return step(parameters, rest)[0] if rest.size else parameters
+    def change(p: Any, m: Any, v: Any) -> Any:
+        return p - step * m / (jnp.sqrt(v) * root + EPSILON)
+
+    return jax.tree.map(change, parameters, first, second), (first, second), done
+
+
+@partial(jax.jit, donate_argnums=0, static_argnums=5)
+def _epoch(state: Any, X: Any, y: Any, batches: Any, rest: Any, work: Work) -> Any:
+    def step(state: Any, rows: Any) -> tuple[Any, None]:
+        return _step(state, X[rows], y[rows], work), None
+
+    state, _ = jax.lax.scan(step, state, batches)
+    return step(state, rest)[0] if rest.size else state
+
+
+@partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _full_batches(state: Any, X: Any, y: Any, work: Work) -> Any:
+    state, _ = jax.lax.scan(
+        lambda state, _: (_step(state, X, y, work), None), state, length=work.epochs
+    )
+    return state

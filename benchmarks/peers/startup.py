@@ -1,17 +1,18 @@
-"""Measure what a user waits for at the start, in fresh processes taken in turn.
+"""What a user waits for at the start, in fresh processes taken in turn.
 
 Cold: nothing is compiled yet, the cache folder is empty. Warm: the kernels are in the cache.
 Times are those of whole processes, the interpreter's start included.
 """
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from part import Figures, Options
+from tables import ratios, table, with_range
 
 DATA = """
 import numpy as np
@@ -26,6 +27,30 @@ SKLEARN = f"""{DATA}
 from sklearn.neural_network import MLPClassifier
 MLPClassifier((128,), batch_size=32, max_iter=10).fit(X, y)
 """
+COLD = "imports fastmlp and fits 100 rows, nothing compiled"
+COLD_ROUNDS = 3  # it takes long and varies little
+PROCESSES = {
+    COLD: FASTMLP,
+    "imports fastmlp and fits 100 rows, kernels cached": FASTMLP,
+    "imports scikit-learn and fits 100 rows": SKLEARN,
+    "imports fastmlp": "import fastmlp",
+    "imports numba": "import numba",
+}
+
+
+def measure(options: Options) -> Figures:
+    """Run each process in each round; round 0, which fills the caches, does not count."""
+    times: dict[str, list[float]] = {name: [] for name in PROCESSES}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(options.rounds + 1):
+            for name, code in PROCESSES.items():
+                if name == COLD and not 1 <= number <= COLD_ROUNDS:
+                    continue
+                cache = f"{folder}/{f'cold{number}' if name == COLD else 'warm'}"
+                elapsed = seconds(code, cache)
+                if number > 0:
+                    times[name].append(elapsed)
+    return {"times": times}
 
 
 def seconds(code: str, cache: str) -> float:
@@ -40,30 +65,17 @@ def seconds(code: str, cache: str) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="default: 7")
-    rounds = parser.parse_args().rounds
-
-    times: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        warm = f"{folder}/warm"
-        for number in range(rounds + 1):  # round 0 fills the caches, also the system's of files
-            for name, code, cache in (
-                ("fastmlp, cold: import and fit on 100 rows", FASTMLP, f"{folder}/cold{number}"),
-                ("fastmlp, warm: import and fit on 100 rows", FASTMLP, warm),
-                ("scikit-learn: import and fit on 100 rows", SKLEARN, warm),
-                ("import fastmlp", "import fastmlp", warm),
-                ("import numba", "import numba", warm),
-            ):
-                elapsed = seconds(code, cache)
-                if number > 0:
-                    times.setdefault(name, []).append(elapsed)
-    print(f"seconds, median of {rounds} rounds (range)")
-    for name, values in times.items():
-        low, high = min(values), max(values)
-        print(f"{name:<42} {statistics.median(values):6.2f} ({low:.2f} to {high:.2f})")
-
-
-if __name__ == "__main__":
-    main()
+def section(figures: Figures) -> str:
+    """Return a table of processes, and the two ratios that matter."""
+    times = figures["times"]
+    _, warm, sklearn, package, numba = times.values()
+    rows = [(f"{name} ({len(values)})", with_range(values)) for name, values in times.items()]
+    return "\n\n".join(
+        [
+            "## Start",
+            table(("a process that ... (runs)", "seconds (range)"), rows),
+            f"Cached, fastmlp takes {with_range(ratios(warm, sklearn))} times as long as "
+            f"scikit-learn; its import {with_range(ratios(package, numba))} times as long as "
+            "Numba's.",
+        ]
+    )

@@ -7,5 +7,6 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.common import synthetic
 from benchmarks.inner_kernels import fma_peak
+from benchmarks.layer import PRODUCTS, Layer
 
-__all__ = ["fma_peak", "synthetic"]
+__all__ = ["PRODUCTS", "Layer", "fma_peak", "synthetic"]

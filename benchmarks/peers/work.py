@@ -1,7 +1,7 @@
 """What is trained: a network, data, and the order of the samples, the same for every peer."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,54 @@ import fastmlp as fm
 from fastmlp.kernels.random import shuffle
 from fastmlp.kernels.team import LENGTH, STOP
 
+IMAGES = (784, 10)  # inputs and outputs of a classifier of MNIST's digits
+STEPS = 300  # in one measurement of a full batch
+
+Optimizer = Literal["SGD", "Adam"]
+
 
 @dataclass(frozen=True)
 class Work:
-    """A softplus network trained by SGD on softmax cross-entropy."""
+    """A network and how it is trained.
+
+    784 inputs and 10 outputs: MNIST's digits, softplus, softmax cross-entropy, shuffled batches, an
+    epoch a measurement. Any other: a smooth function, tanh, squared error (the sum over the
+    outputs), all samples in each step, `STEPS` steps a measurement.
+    """
 
     sizes: tuple[int, ...]
     batch_size: int
-    learning_rate: float = 0.05
+    optimizer: Optimizer = "SGD"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "784-128-10:32", layer sizes and batch size."""
-        sizes, batch_size = text.split(":")
-        return cls(tuple(int(n) for n in sizes.split("-")), int(batch_size))
+        """Read "784-128-10:32" or "784-128-10:32:Adam": layer sizes, batch size, optimizer."""
+        sizes, batch_size, *optimizer = text.split(":")
+        name = optimizer[0] if optimizer else "SGD"
+        if len(optimizer) > 1 or name not in ("SGD", "Adam"):
+            raise ValueError(f"not SIZES:BATCH, SIZES:BATCH:SGD or SIZES:BATCH:Adam: {text!r}")
+        return cls(tuple(int(n) for n in sizes.split("-")), int(batch_size), cast(Optimizer, name))
 
     def __str__(self) -> str:
-        return f"{'-'.join(map(str, self.sizes))}, batch {self.batch_size}"
+        batch = f"batch {self.batch_size:,}" if self.is_classifier else f"all {self.batch_size:,}"
+        return f"{'-'.join(map(str, self.sizes))} {self.activation}, {batch}, {self.optimizer}"
+
+    @property
+    def is_classifier(self) -> bool:
+        return (self.sizes[0], self.sizes[-1]) == IMAGES
+
+    @property
+    def activation(self) -> str:
+        return "softplus" if self.is_classifier else "tanh"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of one measurement."""
+        return 1 if self.is_classifier else STEPS
+
+    @property
+    def learning_rate(self) -> float:
+        return 0.05 if self.optimizer == "SGD" else 1e-3
 
     @property
     def flops_per_sample(self) -> int:
@@ -35,35 +66,56 @@ class Work:
         products = [n * m for n, m in zip(self.sizes, self.sizes[1:], strict=False)]
         return 4 * sum(products) + 2 * sum(products[1:])
 
-    def network(self) -> fm.MLP:
+    def network(self, **options: Any) -> fm.MLP:
         """Return the network as it starts; its weights [inputs, outputs] are every peer's."""
-        return fm.MLP(self.sizes, activation="softplus", seed=0)
+        loss = "softmax_cross_entropy" if self.is_classifier else "squared_error"
+        return fm.MLP(
+            self.sizes, **({"activation": self.activation, "loss": loss, "seed": 0} | options)
+        )
+
+    def rule(self) -> fm.Optimizer:
+        """Return fastmlp's optimizer."""
+        rule = fm.SGD if self.optimizer == "SGD" else fm.Adam
+        return rule(self.learning_rate)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs float32 [n, 784] in [0, 1], labels int64 [n] of ten classes."""
+    """Inputs float32 [n, I]; labels int64 [n] of ten classes, or targets float32 [n, O]."""
 
     X: NDArray[np.float32]
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     name: str
 
     def __len__(self) -> int:
         return len(self.X)
 
     @classmethod
-    def load(cls, samples: int, mnist: str | None) -> Self:
-        """Take the first samples of MNIST's training set in a folder, or make some of its shape."""
+    def of(cls, work: Work, samples: int, mnist: str | None) -> Self:
+        """Return the first samples of MNIST's training set in a folder, or some made here."""
+        if not work.is_classifier:
+            return cls._function(work)
         if mnist is None:
             X, y = synthetic(samples)
-            return cls(X, y, "Synthetic data of MNIST's shape")
+            return cls(X, y, "synthetic data of MNIST's shape")
         data = fm.datasets.load_mnist(mnist)
         return cls(data.X_train[:samples], data.y_train[:samples], "MNIST")
+
+    @classmethod
+    def _function(cls, work: Work) -> Self:
+        """Sines of sums of the inputs, which are uniform in [-1, 1)."""
+        rng = np.random.default_rng(0)
+        X = rng.uniform(-1.0, 1.0, (work.batch_size, work.sizes[0])).astype(np.float32)
+        mix = rng.normal(size=(work.sizes[0], work.sizes[-1])).astype(np.float32)
+        return cls(X, np.sin(2.0 * X @ mix), "a smooth function")
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order of the samples in one epoch: the one that fastmlp draws from the seed."""
+    """The order of the samples in one epoch: the one that fastmlp draws from the seed.
+
+    Of no concern to a full batch.
+    """
 
     seed: int
     rows: NDArray[np.int64]
