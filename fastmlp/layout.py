@@ -164,13 +164,13 @@ class Layout:
         return packed
 
     def unpack(self, packed: Vector, flat: Vector) -> None:
-        """Write a packed vector to one of the ordinary layout, in one assignment at the end."""
-        ordinary = packed.copy()
-        for row_major, panels in zip(
-            self._panels(ordinary, 1), self._panels(packed, 0), strict=True
-        ):
+        """Write a packed vector to one of the ordinary layout."""
+        for tensor in self.tensors:
+            if tensor.kind != "weight":
+                place = slice(tensor.offset, tensor.offset + tensor.length)
+                flat[place] = packed[place]
+        for row_major, panels in zip(self._panels(flat, 1), self._panels(packed, 0), strict=True):
             row_major[...] = panels
-        flat[...] = ordinary
 
     def _panels(self, vector: Vector, panel_axis: int) -> list[NDArray[Any]]:
         """Views [panels, n_in, lanes] of each W, whose memory has the panels as its given axis."""
@@ -201,10 +201,12 @@ class Allocation:
         return int((-(-lengths // clip.CHUNK)).sum())
 
 
-def feature_lists(layout: Layout) -> tuple[Vector, Vector]:
-    """Scratch for the list of a pass's features, and the list of all: `features` and `every`."""
+def feature_lists(layout: Layout) -> tuple[Vector, Matrix, Vector]:
+    """`features`, `pieces` and `every` of a workspace."""
+    inputs = layout.sizes[0]
     return (
-        np.zeros(1 + layout.sizes[0] + machine.STRIP_ROWS, np.int64),
+        np.zeros(1 + inputs + machine.STRIP_ROWS, np.int64),
+        np.zeros((2, inputs), np.int64),
         np.arange(max(layout.strides)),
     )
 

@@ -102,7 +102,7 @@ def info() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "cpu_features": [name for name in known if machine.FEATURES.get(name)],
         "vector_bytes": machine.VECTOR_BYTES,
-        "tile": f"{machine.TILE_ROWS} rows x 3 vectors",
+        "tile": f"{min(machine.ACCUMULATORS // 3, machine.TILE_ROWS)} rows x 3 vectors",
         "fused_multiply_add": machine.HAS_FMA,
         "cache_folder": str(cache_folder()),
         "fingerprint": FINGERPRINT,

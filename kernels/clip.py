@@ -8,12 +8,20 @@ they do not depend on the number of threads.
 import math
 
 from ._jit import kernel
-from .optimizer import sum_of_squares
 from .plan import TENSOR_COPIES, TENSOR_LENGTH, TENSOR_OFFSET
-from .simd import matrix
+from .simd import matrix, square_sum
 
 NONE, EACH, ALL = range(3)
 CHUNK = 8192  # elements of a sum: whole cache lines
+
+
+@kernel
+def sum_of_squares(g):
+    """Sum of g**2 in float64, row by row, each lane by lane."""
+    total = 0.0
+    for i in range(g.shape[0]):
+        total += square_sum(g, i)
+    return total
 
 
 @kernel

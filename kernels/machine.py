@@ -15,8 +15,10 @@ VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
 CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
 
 # Vector width in bytes -> sums that a register tile keeps: with up to four vectors of b and one
-# broadcast they must fit the register file (32 registers at 64 bytes, 16 below).
+# broadcast they must fit the register file (32 registers at 64 bytes, 16 below). A tile of a narrow
+# panel has no more rows than this: each has a pointer of its own.
 SUMS = {64: 24, 32: 12, 16: 12}
+TILE_ROWS = 8
 # depth of b times the panel's vectors that is half of a first-level cache of 48 KB
 DEPTH_BLOCK = 384
 # rows a pass works on: a layer's activations stay in the second-level cache
@@ -61,4 +63,3 @@ IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
 ACCUMULATORS = SUMS[VECTOR_BYTES]
-TILE_ROWS = ACCUMULATORS // 3  # of a panel of three vectors, the commonest

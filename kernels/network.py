@@ -126,9 +126,16 @@ def gather(plan, work, samples, order, first, p):
     if skips_features(plan, 1):
         seen = strip_of(plan, work, plan.table[0, LD])
         find_features(work.features, seen, samples.x, work.rows, p.rows)
-        copy_features(inputs, samples.x, work.rows, work.features)
+        copy_features(inputs, samples.x, work.rows, work.features, work.pieces)
         return
-    copy_run(inputs, low, samples.x, work.rows, low, max(end - low, 0))
+    v = lanes(inputs)
+    whole = low + max(end - low, 0) // v * v
+    for b in range(p.rows):
+        sample = work.rows[b]
+        for i in range(low, whole, v):
+            store(inputs, b, i, load(samples.x, sample, i))
+        for i in range(whole, end):
+            inputs[b, i] = samples.x[sample, i]
     if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:
         part = activations_of(plan, work, 0, p, 0, low, high)
         mask = matrix(work.private, plan.table[0, MASK], p.rows, high - low, high - low)
@@ -147,8 +154,14 @@ def find_features(features, seen, x, rows, count):
     whole = size // v * v
     for i in range(0, seen.shape[1], v):
         store(seen, 0, i, fill(load(seen, 0, i), 0.0))
-    for b in range(count):
+    fours = count // 4 * 4
+    for b in range(0, fours, 4):
         for i in range(0, whole, v):
+            two = absolute(load(x, rows[b], i)) + absolute(load(x, rows[b + 1], i))
+            others = absolute(load(x, rows[b + 2], i)) + absolute(load(x, rows[b + 3], i))
+            store(seen, 0, i, load(seen, 0, i) + (two + others))
+    for b in range(count):
+        for i in range(0 if b >= fours else whole, whole, v):
             store(seen, 0, i, load(seen, 0, i) + absolute(load(x, rows[b], i)))
         for i in range(whole, size):
             seen[0, i] += abs(x[rows[b], i])
@@ -160,33 +173,27 @@ def find_features(features, seen, x, rows, count):
 
 
 @kernel
-def copy_features(inputs, x, rows, features):
-    """inputs[b, k] <- x[rows[b], features[1 + k]] for the features[0] features, run by run."""
-    k, count = 0, features[0]
-    while k < count:
-        end = k + 1
-        while end < count and features[1 + end] == features[end] + 1:
-            end += 1
-        copy_run(inputs, k, x, rows, features[1 + k], end - k)
-        k = end
+def copy_features(inputs, x, rows, features, pieces):
+    """inputs[b, k] <- x[rows[b], features[1 + k]] for the features[0] features.
 
-
-@kernel
-def copy_run(inputs, to, x, rows, first, count):
-    """inputs[b, to : to + count] <- x[rows[b], first : first + count].
-
-    What follows in the row of the inputs may be spoilt.
+    A vector is a piece: one begins with each run of neighbouring features, and one behind another
+    in a run. What it has too much, the next piece overwrites. `pieces` int64 [2, I] is scratch.
     """
-    v = lanes(inputs)
-    rest = (count + v - 1) // v * v - count
-    is_inside = first + count + rest <= x.shape[1] and to + count + rest <= inputs.shape[1]
-    whole = count + rest if is_inside else count // v * v
+    v, size, count = lanes(inputs), x.shape[1], features[0]
+    k, number = 0, 0
+    while k < count and features[1 + k] + v <= size and k + v <= inputs.shape[1]:
+        pieces[0, number], pieces[1, number] = k, features[1 + k]
+        number += 1
+        end = k + 1
+        while end < count and end < k + v and features[1 + end] == features[end] + 1:
+            end += 1
+        k = end
     for b in range(inputs.shape[0]):
         row = rows[b]
-        for i in range(0, whole, v):
-            store(inputs, b, to + i, load(x, row, first + i))
-        for i in range(whole, count):
-            inputs[b, to + i] = x[row, first + i]
+        for n in range(number):
+            store(inputs, b, pieces[0, n], load(x, row, pieces[1, n]))
+        for rest in range(k, count):
+            inputs[b, rest] = x[row, features[1 + rest]]
 
 
 @glue

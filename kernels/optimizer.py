@@ -11,10 +11,20 @@ the run, one row of numbers for each step: a rule here knows no schedule and no 
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ._jit import inlined, kernel
-from .simd import choose_less, fill, fma, lanes, load, matrix, square_root, store
+from .simd import (
+    choose_less,
+    fill,
+    fma,
+    guess_inverse_root,
+    guess_reciprocal,
+    is_double,
+    lanes,
+    load,
+    matrix,
+    square_root,
+    store,
+)
 
 KEEP, ADD, SGD, MOMENTUM, SCALED, ADAM = range(6)
 CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": SCALED, "adam": ADAM}
@@ -22,6 +32,8 @@ CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": S
 DECAY_1, DECAY_2, GAIN_2, EPSILON_INSIDE, EPSILON_OUTSIDE, CLIP, AVERAGE_DECAY = range(7)
 RATE, GRADIENT_RATE, ROOT, SHRINK = range(4)
 CONSTANTS, COLUMNS = AVERAGE_DECAY + 1, SHRINK + 1
+# the normal numbers of float32
+SMALLEST, LARGEST = 1.1754943508222875e-38, 3.4028234663852886e38
 
 
 class Parameters(NamedTuple):
@@ -136,17 +148,6 @@ def penalize(g, theta, l2, l1):
 
 
 @kernel
-def sum_of_squares(g):
-    """Sum of g**2 in float64: even and odd columns apart, each row by row."""
-    even, odd = 0.0, 0.0
-    for i in range(g.shape[0]):
-        for j in range(0, g.shape[1], 2):
-            even += np.float64(g[i, j]) * np.float64(g[i, j])
-            odd += np.float64(g[i, j + 1]) * np.float64(g[i, j + 1])
-    return even + odd
-
-
-@kernel
 def average(mean, theta, decay):
     """mean <- decay mean + (1 - decay) theta."""
     for i in range(theta.shape[0]):
@@ -187,15 +188,44 @@ def momentum(theta, m, g, rule):
 
 
 @inlined
-def denominator(v, rule):
-    """sqrt(v root**2 + epsilon_inside) + epsilon_outside."""
+def root(x):
+    """sqrt(x) for normal x > 0 within an ULP, by multiplications: the divider is slow."""
+    half, most = fill(x, 0.5), fill(x, 1.5)
+    y, halved = guess_inverse_root(x), x * half
+    for _ in range(3):  # Newton: the error is 1.5 times its own square
+        y = y * fma(-(halved * y), y, most)
+    s = x * y
+    return fma(fma(-s, s, x), half * y, s)
+
+
+@inlined
+def quotient(a, b):
+    """a / b for normal b > 0 within an ULP."""
+    y, one = guess_reciprocal(b), fill(b, 1.0)
+    for _ in range(3):  # Newton: the error is its own square
+        y = fma(fma(-b, y, one), y, y)
+    q = a * y
+    return fma(fma(-b, q, a), y, q)
+
+
+@inlined
+def scaled_gradient(g, v, rule):
+    """g / (sqrt(v root**2 + epsilon_inside) + epsilon_outside).
+
+    In float32, what is below or above the root's normal numbers is taken for the nearest of them.
+    """
     inside = fma(v, fill(v, rule.root * rule.root), fill(v, rule.epsilon_inside))
-    return square_root(inside) + fill(v, rule.epsilon_outside)
+    outside = fill(v, rule.epsilon_outside)
+    if is_double(v):
+        return g / (square_root(inside) + outside)
+    low, high = fill(v, SMALLEST), fill(v, LARGEST)
+    inside = choose_less(inside, low, low, choose_less(high, inside, high, inside))
+    return quotient(g, root(inside) + outside)
 
 
 @kernel
 def scaled(theta, v, g, rule):
-    """v <- decay_2 v + gain_2 g**2; theta <- shrink theta - rate g / denominator(v).
+    """v <- decay_2 v + gain_2 g**2; theta <- shrink theta - rate `scaled_gradient(g, v)`.
 
     Adagrad (J. Duchi et al., JMLR 2011) and RMSProp (T. Tieleman, G. Hinton, 2012).
     """
@@ -205,14 +235,14 @@ def scaled(theta, v, g, rule):
             second = fill(p, rule.decay_2) * load(v, i, j)
             second = fma(fill(p, rule.gain_2) * gradient, gradient, second)
             store(v, i, j, second)
-            quotient = gradient / denominator(second, rule)
-            store(theta, i, j, fma(fill(p, -rule.rate), quotient, fill(p, rule.shrink) * p))
+            step = scaled_gradient(gradient, second, rule)
+            store(theta, i, j, fma(fill(p, -rule.rate), step, fill(p, rule.shrink) * p))
 
 
 @kernel
 def adam(theta, m, v, g, rule):
     """m <- m + (1 - decay_1)(g - m), v <- v + gain_2 (g**2 - v), then
-    theta <- shrink theta - (rate m + gradient_rate g) / denominator(v).
+    theta <- shrink theta - `scaled_gradient(rate m + gradient_rate g, v)`.
 
     D. P. Kingma, J. Ba (ICLR 2015), algorithm 1: rate = alpha / (1 - beta1**t) and
     root = 1 / sqrt(1 - beta2**t). Shrink: I. Loshchilov, F. Hutter (ICLR 2019); gradient_rate:
@@ -227,7 +257,7 @@ def adam(theta, m, v, g, rule):
             store(m, i, j, first)
             store(v, i, j, second)
             step = fma(fill(p, rule.gradient_rate), gradient, fill(p, rule.rate) * first)
-            step = step / denominator(second, rule)
+            step = scaled_gradient(step, second, rule)
             store(theta, i, j, fma(fill(p, rule.shrink), p, -step))
 
 

@@ -76,7 +76,8 @@ class Workspace(NamedTuple):
     variance of each unit with batch norm; rows int64 [B]; scores float64 [3, B], the team's if the
     loss is split between threads; norms float64, the team's: a sum for each chunk of each tensor;
     features int64 [1 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass, their
-    numbers, and scratch; every int64: 0, 1, 2 ... up to the widest layer.
+    numbers, and scratch; pieces int64 [2, I]: scratch of the gather; every int64: 0, 1, 2 ... up to
+    the widest layer.
     """
 
     thread: int
@@ -87,6 +88,7 @@ class Workspace(NamedTuple):
     scores: Any
     norms: Any
     features: Any
+    pieces: Any
     every: Any
 
 
@@ -388,6 +390,7 @@ def borrowed_workspace(work):
         borrow(work.scores),
         borrow(work.norms),
         borrow(work.features),
+        borrow(work.pieces),
         borrow(work.every),
     )
 

@@ -104,7 +104,7 @@ class _Panel:
         self._builder, self._width, self._turned = builder, width, turned
         self._a, self._b, self._chosen = a, b, chosen
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
-        self.height = machine.ACCUMULATORS // width
+        self.height = min(machine.ACCUMULATORS // width, machine.TILE_ROWS)
 
     def for_tiles(self, emit: Callable[[Any, int], None]) -> None:
         """Emit the loops over tiles, lower ones at the end; `emit` gets first row and height."""
