@@ -32,8 +32,8 @@ CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": S
 DECAY_1, DECAY_2, GAIN_2, EPSILON_INSIDE, EPSILON_OUTSIDE, CLIP, AVERAGE_DECAY = range(7)
 RATE, GRADIENT_RATE, ROOT, SHRINK = range(4)
 CONSTANTS, COLUMNS = AVERAGE_DECAY + 1, SHRINK + 1
-# the normal numbers of float32
-SMALLEST, LARGEST = 1.1754943508222875e-38, 3.4028234663852886e38
+# of float32: the largest number; below SMALL a root takes its argument times UP**2
+LARGEST, SMALL, UP = 3.4028234663852886e38, 2.0**-60, 2.0**32
 
 
 class Parameters(NamedTuple):
@@ -189,13 +189,18 @@ def momentum(theta, m, g, rule):
 
 @inlined
 def root(x):
-    """sqrt(x) for normal x > 0 within an ULP, by multiplications: the divider is slow."""
-    half, most = fill(x, 0.5), fill(x, 1.5)
-    y, halved = guess_inverse_root(x), x * half
+    """sqrt(x) for finite x >= 0 within an ULP, by multiplications: the divider is slow.
+
+    A small x is scaled, so that nothing on the way is subnormal: that would be slow too.
+    """
+    half, most, small = fill(x, 0.5), fill(x, 1.5), fill(x, SMALL)
+    scaled_x = choose_less(x, small, x * fill(x, UP * UP), x)
+    y, halved = guess_inverse_root(scaled_x), scaled_x * half
     for _ in range(3):  # Newton: the error is 1.5 times its own square
         y = y * fma(-(halved * y), y, most)
-    s = x * y
-    return fma(fma(-s, s, x), half * y, s)
+    s = scaled_x * y
+    s = fma(fma(-s, s, scaled_x), half * y, s)
+    return choose_less(x, small, s * fill(x, 1.0 / UP), s)
 
 
 @inlined
@@ -212,15 +217,14 @@ def quotient(a, b):
 def scaled_gradient(g, v, rule):
     """g / (sqrt(v root**2 + epsilon_inside) + epsilon_outside).
 
-    In float32, what is below or above the root's normal numbers is taken for the nearest of them.
+    In float32, an infinite v is taken for the largest number.
     """
     inside = fma(v, fill(v, rule.root * rule.root), fill(v, rule.epsilon_inside))
     outside = fill(v, rule.epsilon_outside)
     if is_double(v):
         return g / (square_root(inside) + outside)
-    low, high = fill(v, SMALLEST), fill(v, LARGEST)
-    inside = choose_less(inside, low, low, choose_less(high, inside, high, inside))
-    return quotient(g, root(inside) + outside)
+    high = fill(v, LARGEST)
+    return quotient(g, root(choose_less(high, inside, high, inside)) + outside)
 
 
 @kernel
