@@ -30,6 +30,7 @@ from numba.core.caching import (
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext
+from numba.core.runtime.nrt import rtsys
 
 from . import machine
 
@@ -169,7 +170,11 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            # Numba's way imports all that it could compile, and SciPy, which takes three times as
+            # long as the rest. Machine code needs the runtime only.
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - unpickling a damaged file can raise anything
             self._start_afresh()
             _warn_once("read", error)
