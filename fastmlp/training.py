@@ -98,7 +98,8 @@ def fit(
         Called as after_epoch(net, history) after each epoch, in this thread. Training goes on with
         parameters of its own: what the function changes in `net` is overwritten.
     progress
-        Whether to show a progress bar on standard error.
+        Whether to show a progress bar on standard error. In any case a terminal is told when
+        kernels have to be compiled first.
     threads
         None: FASTMLP_NUM_THREADS, or all cores this process may use.
     seed
@@ -387,7 +388,8 @@ def _compile(net: MLP, bar: Progress) -> float:
     while thread.is_alive():
         thread.join(POLL_SECONDS)
         if cold:
-            bar.compiling(f"compiling kernels ({net.dtype}): {time.perf_counter() - begin:.1f} s")
+            seconds = time.perf_counter() - begin
+            bar.compiling(f"compiling kernels ({net.dtype}), once on this machine: {seconds:.1f} s")
     if failures:
         raise failures[0]
     return time.perf_counter() - begin
