@@ -40,7 +40,7 @@ from numba.core.runtime.nrt import rtsys
 
 from . import machine
 
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 JIT_DISABLED = bool(config.DISABLE_JIT)
 
 PASSES = (
@@ -83,7 +83,6 @@ KERNEL_OPTIONS = {
     **OPTIONS,
     "_nrt": False,
     "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
 }
 
 
