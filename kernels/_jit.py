@@ -35,7 +35,6 @@ from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
-from numba.core.inline_closurecall import InlineWorker
 from numba.core.runtime.nrt import rtsys
 
 from . import machine
@@ -86,7 +85,7 @@ KERNEL_OPTIONS = {
 }
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Any:
+def jitted(function: Callable[..., Any], **options: Any) -> Any:
     """The function as Numba compiles it when it is called."""
     return njit(pipeline_class=Pipeline, **options)(function)
 
@@ -97,7 +96,7 @@ def kernel(function: Callable[..., Any], **options: Any) -> Any:
     Numba gives each function a wrapper that takes Python's arguments apart, which costs more than
     half of the compilation of a small one.
     """
-    dispatcher = compiled(function, **KERNEL_OPTIONS, **options)
+    dispatcher = jitted(function, **KERNEL_OPTIONS, **options)
     if not JIT_DISABLED:
         twin = functools.cache(
             lambda: njit(**OPTIONS, pipeline_class=Pipeline, **options)(function)
@@ -252,6 +251,8 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     Numba would do so for every kernel by itself, callees included: ten times for what is called ten
     levels deep. Here kernels come to the entry as they were lowered, and simplified a little.
     """
+    from numba.core.inline_closurecall import InlineWorker  # with much that only compiling needs
+
     package = __name__.rpartition(".")[0]
     parts: set[Any] = set()
     translations: dict[Any, Any] = {}
@@ -328,10 +329,11 @@ def _warn_once(action: str, error: Exception) -> None:
 
 def entry(function: Callable[..., Any]) -> Any:
     """A function that Python calls, compiled in one module and cached on disk."""
-    dispatcher = compiled(function, **OPTIONS)
+    dispatcher = jitted(function, **OPTIONS)
     if not JIT_DISABLED:
         dispatcher._cache = KernelCache(function)
-        dispatcher.compile = _one_module(function)(dispatcher.compile)
+        compiler = dispatcher._compiler
+        compiler.compile = _one_module(function)(compiler.compile)
     return dispatcher
 
 
