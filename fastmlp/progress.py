@@ -1,4 +1,4 @@
-"""What ``fit(progress=True)`` shows on standard error while it compiles and trains."""
+"""What `fit` shows on standard error: that it compiles and, if asked to, how it trains."""
 
 import math
 import sys
@@ -21,10 +21,12 @@ class Progress:
     The training loop calls :meth:`compiling` and :meth:`update` from one thread, as often as it
     likes; ten times a second is enough. Nothing is shown before the first call.
 
+    A run that is not to be shown says one thing, if standard error is a terminal: that it compiles.
+
     Parameters
     ----------
     enabled
-        Whether to show anything.
+        Whether to show how the run goes on.
     epochs
         Number of epochs of the run.
     samples_per_epoch
@@ -45,7 +47,7 @@ class Progress:
         validation: bool,
     ) -> None:
         run = _Run(epochs, samples_per_epoch, classifier=classifier, validation=validation)
-        self._view = _choose_view(run) if enabled else None
+        self._view: _View = _choose_view(run) if enabled else _Notice()
 
     def __enter__(self) -> Self:
         return self
@@ -56,13 +58,11 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._view is not None:
-            self._view.close()
+        self._view.close()
 
     def compiling(self, text: str) -> None:
         """Show that kernels compile; `text` says how far that is."""
-        if self._view is not None:
-            self._view.compiling(text)
+        self._view.compiling(text)
 
     def update(self, epoch: int, samples: int, history: History) -> None:
         """Show the state of the training.
@@ -77,8 +77,7 @@ class Progress:
             The finished epochs. The object is read once more at the end of the run, so epochs
             that finish after the last update are shown too.
         """
-        if self._view is not None:
-            self._view.update(epoch, samples, history)
+        self._view.update(epoch, samples, history)
 
 
 class _Run:
@@ -163,6 +162,24 @@ def _choose_view(run: _Run) -> _View:
     if console.is_terminal and not console.is_dumb_terminal:
         return _Bar(run, console)
     return _Lines(run)
+
+
+class _Notice:
+    """One line about compiling, for somebody at a terminal who would wonder; no word else."""
+
+    def __init__(self) -> None:
+        self._is_due = sys.stderr is not None and sys.stderr.isatty()
+
+    def compiling(self, text: str) -> None:
+        if self._is_due:
+            self._is_due = False
+            print(f"fastmlp: {text.partition(':')[0]}", file=sys.stderr, flush=True)
+
+    def update(self, epoch: int, samples: int, history: History) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class _Lines:

@@ -14,7 +14,6 @@ from . import kernels
 from ._checks import check_flag, check_number, check_whole
 from ._execution import Batch, Execution, Procedure
 from ._minimize import minimize
-from .curvature import Lipschitz
 from .errors import DivergenceError
 from .history import History
 from .kernels import clip, program
@@ -99,7 +98,8 @@ def fit(
         Called as after_epoch(net, history) after each epoch, in this thread. Training goes on with
         parameters of its own: what the function changes in `net` is overwritten.
     progress
-        Whether to show a progress bar on standard error.
+        Whether to show a progress bar on standard error. In any case a terminal is told when
+        kernels have to be compiled first.
     threads
         None: FASTMLP_NUM_THREADS, or all cores this process may use.
     seed
@@ -155,7 +155,7 @@ def fit(
             after_epoch=after_epoch is not None,
         )
     schedule = schedule_of(optimizer, net, train)
-    if average is not None and isinstance(schedule, Lipschitz):
+    if average is not None and _rate_of(optimizer) == "lipschitz":
         raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
     _check_stopping(early_stopping, schedule.monitor, held_out, net)
     normalizes_batches = net.architecture.has_batch_norm
@@ -316,8 +316,17 @@ class _Run:
 
 def schedule_of(optimizer: Optimizer, net: MLP, train: Batch) -> Schedule:
     """The learning rates of an optimizer, for these samples if they depend on them."""
-    rate = getattr(optimizer, "learning_rate", 1.0)
-    return Lipschitz(net, train) if rate == "lipschitz" else as_schedule(rate)
+    rate = _rate_of(optimizer)
+    if rate == "lipschitz":
+        from .curvature import Lipschitz  # and with it the kernels of the Hessian
+
+        return Lipschitz(net, train)
+    return as_schedule(rate)
+
+
+def _rate_of(optimizer: Optimizer) -> Any:
+    """What an optimizer has as its learning rate; 1 if it has none."""
+    return getattr(optimizer, "learning_rate", 1.0)
 
 
 def _refuse_for_lbfgs(**given: bool) -> None:
@@ -379,7 +388,8 @@ def _compile(net: MLP, bar: Progress) -> float:
     while thread.is_alive():
         thread.join(POLL_SECONDS)
         if cold:
-            bar.compiling(f"compiling kernels ({net.dtype}): {time.perf_counter() - begin:.1f} s")
+            seconds = time.perf_counter() - begin
+            bar.compiling(f"compiling kernels ({net.dtype}), once on this machine: {seconds:.1f} s")
     if failures:
         raise failures[0]
     return time.perf_counter() - begin

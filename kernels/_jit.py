@@ -8,6 +8,7 @@ whatever else decides the code: a changed kernel never meets an old binary.
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import pickle
@@ -20,7 +21,9 @@ from typing import Any, ClassVar
 
 import llvmlite
 import numba
+from llvmlite.binding import create_new_module_pass_manager
 from numba import config, njit
+from numba.core import typed_passes, untyped_passes
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -28,21 +31,63 @@ from numba.core.caching import (
     _CacheLocator,
 )
 from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
+from numba.core.runtime.nrt import rtsys
 
 from . import machine
 
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 JIT_DISABLED = bool(config.DISABLE_JIT)
+
+PASSES = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.RewriteSemanticConstants,
+    untyped_passes.DeadBranchPrune,
+    untyped_passes.GenericRewrites,
+    untyped_passes.InlineInlinables,
+    untyped_passes.DeadBranchPrune,
+    untyped_passes.ReconstructSSA,
+    untyped_passes.DeadBranchPrune,
+    typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
+    typed_passes.IRLegalization,
+    typed_passes.AnnotateTypes,
+    typed_passes.NativeLowering,
+    typed_passes.NoPythonBackend,
+)
+
+
+class Pipeline(CompilerBase):  # type: ignore[misc]
+    """Numba's compiler without its passes for what kernels do not have.
+
+    Those are closures, `with` blocks, calls of `literally`, loops over tuples of several types,
+    raising of exceptions, array expressions.
+    """
+
+    def define_pipelines(self) -> list[Any]:
+        manager = PassManager("kernel")
+        for step in PASSES:
+            manager.add_pass(step, step.__name__)
+        manager.finalize()
+        return [manager]
+
 
 # Kernels count no references (they own nothing), and only their twins are called from Python.
 KERNEL_OPTIONS = {
     **OPTIONS,
     "_nrt": False,
     "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
 }
+
+
+def jitted(function: Callable[..., Any], **options: Any) -> Any:
+    """The function as Numba compiles it when it is called."""
+    return njit(pipeline_class=Pipeline, **options)(function)
 
 
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
@@ -51,9 +96,11 @@ def kernel(function: Callable[..., Any], **options: Any) -> Any:
     Numba gives each function a wrapper that takes Python's arguments apart, which costs more than
     half of the compilation of a small one.
     """
-    dispatcher = njit(**KERNEL_OPTIONS, **options)(function)
+    dispatcher = jitted(function, **KERNEL_OPTIONS, **options)
     if not JIT_DISABLED:
-        twin = functools.cache(lambda: njit(**OPTIONS, **options)(function))
+        twin = functools.cache(
+            lambda: njit(**OPTIONS, pipeline_class=Pipeline, **options)(function)
+        )
         dispatcher._compile_for_args = lambda *args, **kwargs: twin()
         dispatcher.add_overload = functools.partial(_add_overload, dispatcher)
     return dispatcher
@@ -169,7 +216,11 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            # Numba's way imports all that it could compile, and SciPy, which takes three times as
+            # long as the rest. Machine code needs the runtime only.
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - unpickling a damaged file can raise anything
             self._start_afresh()
             _warn_once("read", error)
@@ -198,40 +249,68 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     """Have only the entry optimised and turned into machine code, with all kernels below it.
 
     Numba would do so for every kernel by itself, callees included: ten times for what is called ten
-    levels deep. Here kernels come to the entry as they were lowered.
+    levels deep. Here kernels come to the entry as they were lowered, and simplified a little.
     """
+    from numba.core.inline_closurecall import InlineWorker  # with much that only compiling needs
+
     package = __name__.rpartition(".")[0]
     parts: set[Any] = set()
+    translations: dict[Any, Any] = {}
+    get_executable = CPUContext.get_executable
+    optimize = JITCodeLibrary._optimize_final_module
+    finalize = JITCodeLibrary._finalize_final_module
+    run_untyped_passes = InlineWorker.run_untyped_passes
+
+    def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
+        is_kernel = descriptor.modname.startswith(package)
+        if is_kernel and descriptor.qualname != entry.__qualname__:
+            parts.add(library)
+            return lambda: None  # what kernels know this overload by
+        return get_executable(context, library, descriptor, environment)
+
+    def simplify(library: Any, module: Any) -> None:
+        """Make a function small enough to be linked many times, not yet good."""
+        module.data_layout = library._codegen._data_layout
+        passes = create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_simplify_cfg_pass()
+        passes.add_instruction_combine_pass()
+        passes.run(module, library._codegen._pass_builder())
+
+    def optimize_whole(library: Any) -> None:
+        if library not in parts:
+            optimize(library)
+
+    def finalize_whole(library: Any) -> None:
+        if library not in parts:
+            finalize(library)
+        library._finalized = True
+
+    def translate(worker: Any, function: Any) -> Any:
+        """Numba's IR of glue, made once, not for each place that it is merged into."""
+        if function not in translations:
+            translations[function] = run_untyped_passes(worker, function)
+        return translations[function]
+
+    replaced = {
+        (CPUContext, "get_executable"): executable,
+        (JITCodeLibrary, "_optimize_functions"): simplify,
+        (JITCodeLibrary, "_optimize_final_module"): optimize_whole,
+        (JITCodeLibrary, "_finalize_final_module"): finalize_whole,
+        (InlineWorker, "run_untyped_passes"): translate,
+    }
     with global_compiler_lock:  # so that what is replaced is Numba's own
-        get_executable = CPUContext.get_executable
-        optimize = JITCodeLibrary._optimize_final_module
-        finalize = JITCodeLibrary._finalize_final_module
-
-        def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
-            is_kernel = descriptor.modname.startswith(package)
-            if is_kernel and descriptor.qualname != entry.__qualname__:
-                parts.add(library)
-                return lambda: None  # what kernels know this overload by
-            return get_executable(context, library, descriptor, environment)
-
-        def optimize_whole(library: Any) -> None:
-            if library not in parts:
-                optimize(library)
-
-        def finalize_whole(library: Any) -> None:
-            if library not in parts:
-                finalize(library)
-            library._finalized = True
-
-        CPUContext.get_executable = executable
-        JITCodeLibrary._optimize_final_module = optimize_whole
-        JITCodeLibrary._finalize_final_module = finalize_whole
+        originals = {place: getattr(*place) for place in replaced}
+        thresholds = gc.get_threshold()
+        gc.set_threshold(50_000, 20, 100)  # millions of objects are made, and nearly all stay
         try:
+            for place, function in replaced.items():
+                setattr(*place, function)
             yield
         finally:
-            CPUContext.get_executable = get_executable
-            JITCodeLibrary._optimize_final_module = optimize
-            JITCodeLibrary._finalize_final_module = finalize
+            for place, function in originals.items():
+                setattr(*place, function)
+            gc.set_threshold(*thresholds)
 
 
 _warnings: list[str] = []
@@ -250,10 +329,11 @@ def _warn_once(action: str, error: Exception) -> None:
 
 def entry(function: Callable[..., Any]) -> Any:
     """A function that Python calls, compiled in one module and cached on disk."""
-    dispatcher = njit(**OPTIONS)(function)
+    dispatcher = jitted(function, **OPTIONS)
     if not JIT_DISABLED:
         dispatcher._cache = KernelCache(function)
-        dispatcher.compile = _one_module(function)(dispatcher.compile)
+        compiler = dispatcher._compiler
+        compiler.compile = _one_module(function)(compiler.compile)
     return dispatcher
 
 

@@ -40,5 +40,8 @@ def measure(plan, work, gradient):
 @kernel
 def factor(norms, limit):
     """What to multiply a gradient by, so that the root of the sum of `norms` is at most `limit`."""
-    norm = math.sqrt(norms.sum())
+    squares = 0.0
+    for square in norms:
+        squares += square
+    norm = math.sqrt(squares)
     return limit / norm if norm > limit else 1.0

@@ -41,6 +41,13 @@ with event.install_recorder("numba:compile") as recorder:
         net.weights[1][...] = 1.0
         softplus_of_0 = net.predict([[0.0]]).item() if "predict" in sys.argv else None
         history = fm.fit(net, np.ones((100, 1)), np.ones((100, 1))) if "fit" in sys.argv else None
+has_library = "numba.np.arraymath" in sys.modules
+compilations = len(recorder.buffer) // 2
+norm = None
+if "norm" in sys.argv:
+    import numba
+
+    norm = numba.njit(lambda x: np.linalg.norm(np.sort(x)[1:]))(np.array([4.0, 0.0, 3.0]))
 print(json.dumps({
     "softplus(0)": softplus_of_0,
     "losses": history and history.loss,
@@ -48,7 +55,9 @@ print(json.dumps({
     "before": before,
     "after": {"warm": fm.kernels.info()["warm"], "compiled": fm.kernels.compiled("float32")},
     "again": fm.kernels.warmup("float32") if fm.kernels.compiled("float32") else None,
-    "compilations": len(recorder.buffer) // 2,
+    "compilations": compilations,
+    "has_library": has_library,
+    "norm": norm,
     "warnings": [f"{w.category.__name__}: {w.message}" for w in said],
     "folder": fm.kernels.info()["cache_folder"],
     "package": fm.__path__[0],
@@ -112,7 +121,15 @@ def test_warm_process(cold: Cold, tmp_path: Path) -> None:
     assert result["compilations"] == 0
     assert result["warnings"] == []
     assert result["losses"] == cold.result["losses"]
+    assert not result["has_library"]  # what Numba could compile, with SciPy: 0.3 s
     assert result["softplus(0)"] == pytest.approx(np.log(2.0), rel=1e-6)
+
+
+def test_numba_compiles_after_a_warm_start(cold: Cold, tmp_path: Path) -> None:
+    """Its own functions, whose modules the start left out."""
+    result = process("fit", "norm", cache=cold.copy(tmp_path / "cache"))
+    assert not result["has_library"]
+    assert result["norm"] == 5.0
 
 
 def copy_of_package(folder: Path) -> Path:

@@ -192,6 +192,46 @@ def test_import_compiles_nothing_and_needs_no_extra() -> None:
     assert "kernels" not in imported  # that name belongs to another project
 
 
+SCRIPT_OF_LATE_IMPORTS = """
+import gc, pickle, sys
+import fastmlp
+
+assert gc.isenabled()
+names = set(dir(fastmlp))
+assert {*fastmlp.__all__, "__version__", "curvature"} <= names
+late = {"cost", "curvature", "datasets", "diagnostics", "gradcheck", "io", "plotting"}
+late |= {"kernels.gradcheck", "kernels.hessian", "kernels.reference"}
+assert not {f"fastmlp.{name}" for name in late} & set(sys.modules)
+for name in names:
+    value = getattr(fastmlp, name)
+    assert vars(fastmlp)[name] is value
+    if callable(value):
+        assert pickle.loads(pickle.dumps(value)) is value
+from fastmlp import *
+assert gradient_check is fastmlp.gradcheck.gradient_check
+assert not hasattr(fastmlp, "gradient_chek")
+"""
+
+
+def test_late_imports() -> None:
+    """What is imported when it is asked for is there, under the same name each time."""
+    command = [sys.executable, "-W", "error", "-c", SCRIPT_OF_LATE_IMPORTS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_type_checkers_see_all_names() -> None:
+    """Each public name is imported in the source, also those that are imported late."""
+    tree = ast.parse(Path(fm.__file__).read_text("utf-8"))
+    seen = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+    assert seen - {"paused"} == set(fm.__all__)
+
+
 def test_no_module_named_kernels() -> None:
     assert "kernels" not in sys.modules
 

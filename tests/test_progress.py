@@ -51,6 +51,25 @@ def test_disabled_prints_nothing(capsys: Capture, terminal: None) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_terminal_is_told_that_kernels_compile(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, also where no progress is asked for: it takes ten seconds."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress(enabled=False) as bar:
+        bar.compiling("compiling kernels (float32), once on this machine: 0.1 s")
+        bar.compiling("compiling kernels (float32), once on this machine: 0.2 s")
+        bar.update(3, 0, history(3))
+    told = "fastmlp: compiling kernels (float32), once on this machine\n"
+    assert capsys.readouterr() == ("", told)
+
+
+def test_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress(enabled=False) as bar:
+        bar.compiling("compiling kernels")
+
+
 def test_nothing_happens(capsys: Capture) -> None:
     with progress():
         pass

@@ -1,7 +1,8 @@
 """What a user waits for at the start, in fresh processes taken in turn.
 
 Cold: nothing is compiled yet, the cache folder is empty. Warm: the kernels are in the cache.
-Times are those of whole processes, the interpreter's start included.
+Times are those of whole processes, the interpreter's start included. Python may write its bytecode,
+as an installation does for a package.
 """
 
 import os
@@ -55,10 +56,12 @@ def measure(options: Options) -> Figures:
 
 def seconds(code: str, cache: str) -> float:
     """Run the code in a process of its own, in the cache folder's parent; return the time."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begin = time.perf_counter()
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        env=os.environ | {"NUMBA_CACHE_DIR": cache},
+        env=environment,
         cwd=Path(cache).parent,
         check=True,
     )
