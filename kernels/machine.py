@@ -62,4 +62,6 @@ IS_X86 = llvm.get_process_triple().startswith(("x86_64", "i686"))
 IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
+# a 2**n in one instruction, to the same bits
+HAS_SCALE = IS_X86 and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))
 TILE_ROWS, TILE_VECTORS = TILES[VECTOR_BYTES]
