@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from benchmarks.bench_elementwise import FASTMLP, arguments, torch_functions
 from benchmarks.common import synthetic
 from benchmarks.inner_kernels import fma_peak
 
-__all__ = ["fma_peak", "synthetic"]
+__all__ = ["FASTMLP", "arguments", "fma_peak", "synthetic", "torch_functions"]
