@@ -34,7 +34,7 @@ FORWARD_BOUNDS = {
     "selu": 2.4,
     "gelu": 4.3,
     "gelu_tanh": 5.5,
-    "silu": 1.5,
+    "silu": 1.6,
     "mish": 3.5,
 }
 BACKWARD_BOUNDS = {"relu": 0.0, "sigmoid": 1.5, "tanh": 1.6, "softplus": 1.0, "selu": 0.7}
