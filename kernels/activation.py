@@ -9,8 +9,17 @@ but mish, h is a function of |z|, so that f'(z) is h'(|z|) or 1 - h'(|z|).
 """
 
 from ._jit import inlined, kernel
-from .elementwise import exp, exp_times, expm1, gaussian_times, log1p, tail_ratio
-from .simd import absolute, choose_less, fill, fma, is_double, lanes, load, store
+from .elementwise import (
+    exp_parts,
+    exp_times,
+    expm1,
+    expm1_and_exp,
+    gaussian_times,
+    log1p_parts,
+    logistic_parts,
+    tail_ratio,
+)
+from .simd import absolute, choose_less, copy_sign, fill, fma, is_double, lanes, load, scale, store
 
 (
     IDENTITY,
@@ -68,6 +77,14 @@ def magnitude(x, limit):
 
 
 @inlined
+def below_zero(x):
+    """-|x|, but not below where e**-|x| and |x| e**-|x| have long become 0."""
+    limit = fill(x, -EXP_LIMITS[1] if is_double(x) else -EXP_LIMITS[0])
+    x = -absolute(x)
+    return choose_less(x, limit, limit, x)
+
+
+@inlined
 def relu(x):
     """max(x, 0)."""
     zero = fill(x, 0.0)
@@ -84,9 +101,9 @@ def relu_slope(a):
 @inlined
 def sigmoid(x):
     """1 / (1 + e**-x), from e**-|x|, which does not overflow."""
-    e = exp(-absolute(x))
-    one = fill(x, 1.0)
-    return choose_less(x, fill(x, 0.0), e, one) / (e + one)
+    n, h, d, rest = logistic_parts(below_zero(x))
+    h = scale(fma(d, rest, h), n)
+    return choose_less(x, fill(x, 0.0), h, fill(x, 1.0) - h)
 
 
 @inlined
@@ -97,9 +114,9 @@ def sigmoid_slope(a):
 
 @inlined
 def tanh(x):
-    """tanh |x| = -t / (t + 2) with t = e**(-2 |x|) - 1, and the sign of x."""
-    t = expm1(absolute(x) * fill(x, -2.0))
-    return choose_less(fill(x, 0.0), x, -t, t) / (t + fill(x, 2.0))
+    """(1 - e) / (1 + e) with e = e**(-2 |x|), and the sign of x."""
+    top, e = expm1_and_exp(absolute(x) * fill(x, -2.0))
+    return copy_sign(top / (e + fill(x, 1.0)), x)
 
 
 @inlined
@@ -112,7 +129,9 @@ def tanh_slope(a):
 @inlined
 def softplus(x):
     """ln(1 + e**x) = max(x, 0) + ln(1 + e**-|x|); no threshold."""
-    return relu(x) + log1p(exp(-absolute(x)))
+    n, p, rest = exp_parts(below_zero(x))
+    high, low = log1p_parts(scale(p, n), scale(rest, n))
+    return high + (relu(x) + low)
 
 
 @inlined
@@ -143,8 +162,7 @@ def elu(x, right, left):
 @inlined
 def elu_slope(x, right, left):
     """Right where x > 0, else left e**x."""
-    zero = fill(x, 0.0)
-    return choose_less(zero, x, right, left * exp(choose_less(zero, x, zero, x)))
+    return choose_less(fill(x, 0.0), x, right, exp_times(left, below_zero(x)))
 
 
 @inlined
@@ -202,19 +220,20 @@ def gelu_tanh_slope(x):
 
 @inlined
 def silu(x):
-    """x / (1 + e**-x): h = t e / (1 + e) with e = e**-t."""
-    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
-    one = fill(x, 1.0)
-    return relu(x) - exp_times(t / (exp_times(one, -t) + one), -t)
+    """x / (1 + e**-x): h = t / (1 + e**t), added here as -t is at hand."""
+    t = below_zero(x)
+    n, h, d, rest = logistic_parts(t)
+    return relu(x) + scale(fma(t, h, t * d * rest), n)
 
 
 @inlined
 def silu_slope(x):
-    """h' = e / (1 + e) - t e / (1 + e)**2."""
-    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
+    """h' = s - t s (1 - s) with s = e / (1 + e), e = e**-t."""
+    t = below_zero(x)
+    n, h, d, rest = logistic_parts(t)
     one = fill(x, 1.0)
-    d = one / (exp_times(one, -t) + one)
-    return gate_slope(x, exp_times(d * fma(-t, d, one), -t))
+    h = fma(d, rest, h)
+    return gate_slope(x, scale(h * fma(t, one - scale(h, n), one), n))
 
 
 @inlined

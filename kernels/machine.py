@@ -63,3 +63,5 @@ IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
 ACCUMULATORS = SUMS[VECTOR_BYTES]
+# a 2**n in one instruction, to the same bits
+HAS_SCALE = IS_X86 and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))

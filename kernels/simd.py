@@ -151,6 +151,19 @@ def absolute(a: Any) -> Any:
     return np.abs(a)
 
 
+def _copy_sign(typing: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return _call(builder, "copysign", sig.args[0], values)
+
+    return signature(a, a, b), codegen
+
+
+@compiles_to(_copy_sign)
+def copy_sign(a: Any, b: Any) -> Any:
+    """|a| with the sign of b in each lane."""
+    return np.copysign(a, b)
+
+
 def _fill(typing: Any, like: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         vector = sig.args[0]
@@ -186,15 +199,26 @@ def choose_less(a: Any, b: Any, yes: Any, no: Any) -> Any:
     return np.where(a < b, yes, no)
 
 
+def _exponent(vector: Vector) -> tuple[int, int]:
+    """Bits of the mantissa, and the bias of the exponent."""
+    return (23, 127) if vector.dtype.bitwidth == 32 else (52, 1023)
+
+
+def _emit_power_of_two(builder: Any, vector: Vector, n: Any) -> Any:
+    # Adding 1.5 * 2**mantissa leaves n + bias in the low bits; the shift makes it the exponent.
+    if machine.HAS_SCALE:
+        ones = ir.Constant(vector.llvm, [1.0] * vector.lanes)
+        return _scale_instruction(builder, vector, ones, n)
+    mantissa, bias = _exponent(vector)
+    magic = ir.Constant(vector.llvm, [1.5 * 2.0**mantissa + bias] * vector.lanes)
+    bits = builder.bitcast(builder.fadd(n, magic), vector.llvm_integers)
+    shift = ir.Constant(vector.llvm_integers, [mantissa] * vector.lanes)
+    return builder.bitcast(builder.shl(bits, shift), vector.llvm)
+
+
 def _power_of_two(typing: Any, n: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        # Adding 1.5 * 2**mantissa leaves n + bias in the low bits; the shift makes it the exponent.
-        vector = sig.args[0]
-        mantissa, bias = (23, 127) if vector.dtype.bitwidth == 32 else (52, 1023)
-        magic = ir.Constant(vector.llvm, [1.5 * 2.0**mantissa + bias] * vector.lanes)
-        bits = builder.bitcast(builder.fadd(values[0], magic), vector.llvm_integers)
-        shift = ir.Constant(vector.llvm_integers, [mantissa] * vector.lanes)
-        return builder.bitcast(builder.shl(bits, shift), vector.llvm)
+        return _emit_power_of_two(builder, sig.args[0], *values)
 
     return signature(n, n), codegen
 
@@ -241,6 +265,37 @@ def guess_inverse_root(a: Any) -> Any:
 def guess_reciprocal(a: Any) -> Any:
     """1 / a within 13 % for normal a > 0: its exponent changes sign, its mantissa is mirrored."""
     return _meaning_of_guess(a, RECIPROCAL, 0)
+
+
+def _scale(typing: Any, a: Any, n: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        if machine.HAS_SCALE:
+            return _scale_instruction(builder, vector, *values)
+        # Two powers, since 2**n alone may lie outside the normal numbers where the result does not.
+        magic = ir.Constant(vector.llvm, [1.5 * 2.0 ** _exponent(vector)[0]] * vector.lanes)
+        halves = ir.Constant(vector.llvm, [0.5] * vector.lanes)
+        half = builder.fsub(builder.fadd(builder.fmul(values[1], halves), magic), magic)
+        first = _emit_power_of_two(builder, vector, half)
+        second = _emit_power_of_two(builder, vector, builder.fsub(values[1], half))
+        return builder.fmul(builder.fmul(values[0], first), second)
+
+    return signature(a, a, n), codegen
+
+
+def _scale_instruction(builder: Any, vector: Vector, a: Any, n: Any) -> Any:
+    bits = vector.dtype.bitwidth
+    name = f"llvm.x86.avx512.mask.scalef.{'ps' if bits == 32 else 'pd'}.512"
+    mask = ir.IntType(vector.lanes)
+    kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3 + [mask, INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [a, n, a, mask(-1), INT32(4)])  # all lanes, the current rounding
+
+
+@compiles_to(_scale)
+def scale(a: Any, n: Any) -> Any:
+    """a 2**n for integral n, rounded once; a 2**(n / 2) must be a normal number, or a zero."""
+    return np.ldexp(a, n.astype(np.int32))
 
 
 def _is_double(typing: Any, a: Any) -> Any:

@@ -20,32 +20,32 @@ GATED = ["gelu", "gelu_tanh", "silu", "mish"]
 # The largest errors found over dense samples, with and without fused multiply-add, rounded up.
 FORWARD_BOUNDS = {
     "exp": 1.0,
-    "expm1": 1.0,
+    "expm1": 0.9,
     "log1p": 1.0,
     "gaussian": 1.0,
-    "normal_tail": 4.2,
+    "normal_tail": 4.1,
     "relu": 0.0,
-    "sigmoid": 2.5,
-    "tanh": 2.6,
-    "softplus": 1.7,
-    "leaky_relu": 0.6,
-    "prelu": 0.6,
-    "elu": 1.6,
-    "selu": 2.5,
+    "sigmoid": 1.0,
+    "tanh": 2.2,
+    "softplus": 1.1,
+    "leaky_relu": 0.5,
+    "prelu": 0.5,
+    "elu": 1.4,
+    "selu": 2.4,
     "gelu": 4.3,
-    "gelu_tanh": 5.6,
-    "silu": 2.6,
+    "gelu_tanh": 5.5,
+    "silu": 1.6,
     "mish": 3.5,
 }
-BACKWARD_BOUNDS = {"relu": 0.0, "sigmoid": 2.0, "tanh": 2.0, "softplus": 1.8, "selu": 0.8}
+BACKWARD_BOUNDS = {"relu": 0.0, "sigmoid": 1.5, "tanh": 1.6, "softplus": 1.0, "selu": 0.7}
 # of f'(z), computed from z: in ULP for z < -3, and everywhere in units of rounding of 1
 INPUT_BOUNDS = {
     "leaky_relu": (0.0, 0.0),
     "prelu": (0.0, 0.0),
-    "elu": (1.3, 0.5),
+    "elu": (0.9, 0.3),
     "gelu": (2.8, 1.3),
     "gelu_tanh": (5.2, 1.0),
-    "silu": (4.7, 1.0),
+    "silu": (2.6, 0.7),
     "mish": (5.4, 1.1),
 }
 # of f'(z) and f''(z) for second-order work, in units of rounding of 1
@@ -54,14 +54,14 @@ CURVATURE_BOUNDS = {
     "relu": (0.0, 0.0),
     "sigmoid": (0.5, 0.4),
     "tanh": (1.9, 2.2),
-    "softplus": (0.8, 0.5),
+    "softplus": (0.5, 0.5),
     "leaky_relu": (0.0, 0.0),
     "prelu": (0.0, 0.0),
     "elu": (0.3, 0.3),
-    "selu": (1.7, 1.7),
+    "selu": (1.6, 1.6),
     "gelu": (1.3, 0.9),
     "gelu_tanh": (1.0, 2.7),
-    "silu": (0.9, 1.4),
+    "silu": (0.7, 1.4),
     "mish": (1.1, 2.3),
 }
 DOMAINS = {"expm1": (-np.inf, 0.0), "log1p": (0.0, 1.0)}

@@ -26,6 +26,7 @@ from fastmlp.kernels.simd import (
     atomic_store,
     borrow,
     choose_less,
+    copy_sign,
     fill,
     first_lanes,
     fma,
@@ -39,6 +40,7 @@ from fastmlp.kernels.simd import (
     pause,
     power_of_two,
     prefetch,
+    scale,
     square_root,
     store,
     transpose_block,
@@ -100,6 +102,14 @@ OPERATIONS = {
         elementwise(kernel(lambda a, b, c: power_of_two(a))),
         lambda a, b, c: np.exp2(a),
     ),
+    "scale": (
+        elementwise(kernel(lambda a, b, c: scale(b, a))),
+        lambda a, b, c: np.ldexp(b, a.astype(int)),
+    ),
+    "copy_sign": (
+        elementwise(kernel(lambda a, b, c: copy_sign(a, b))),
+        lambda a, b, c: np.copysign(a, b),
+    ),
     "is_double": (
         elementwise(kernel(lambda a, b, c: b if is_double(a) else c)),
         lambda a, b, c: b if a.dtype == np.float64 else c,
@@ -131,6 +141,30 @@ def test_power_of_two_over_all_normal_numbers(dtype: type) -> None:
         x[0, : len(part)] = part
         compiled(out, x)
         np.testing.assert_array_equal(out[0, : len(part)], np.ldexp(dtype(1), part.astype(int)))
+
+
+@DTYPES
+def test_scale_rounds_once(dtype: type) -> None:
+    """Into subnormal numbers, to 0 and to infinity: as one exact product, rounded."""
+    compiled, _ = OPERATIONS["scale"]
+    information = np.finfo(dtype)
+    v = vector_lanes(dtype)
+    mantissas = np.random.default_rng(0).uniform(0.7, 1.5, v).astype(dtype)
+    out = np.zeros((1, v), dtype)
+    lowest = information.minexp - information.nmant
+    for n in (
+        lowest - 3,
+        lowest,
+        lowest + 7,
+        information.minexp - 1,
+        -1,
+        0,
+        information.maxexp + 1,
+    ):
+        x = np.stack([np.full(v, n, dtype), mantissas, mantissas])
+        with np.errstate(over="ignore", under="ignore"):
+            compiled(out, x)
+            np.testing.assert_array_equal(out[0], np.ldexp(mantissas, n))
 
 
 @pytest.mark.jit

@@ -80,10 +80,10 @@ def dense_gradient(times, team, threads, part, dw, a, dz, zeros, batch, inputs, 
 
 
 @njit(**OPTIONS)
-def activate(z, code, rows, columns):
-    """z <- f(z), the columns in whole vectors."""
+def activate(a, z, code, rows, columns):
+    """a <- f(z), the columns in whole vectors."""
     values, slopes = matrix(z, 0, rows, columns, columns), matrix(z, 0, 1, columns, columns)
-    activation_forward(values, values, code, 0.0, slopes)
+    activation_forward(matrix(a, 0, rows, columns, columns), values, code, 0.0, slopes)
 
 
 @njit(**OPTIONS)

@@ -5,8 +5,17 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from benchmarks.bench_elementwise import FASTMLP, arguments, torch_functions
 from benchmarks.common import synthetic
 from benchmarks.inner_kernels import fma_peak
 from benchmarks.layer import PRODUCTS, Layer
 
-__all__ = ["PRODUCTS", "Layer", "fma_peak", "synthetic"]
+__all__ = [
+    "FASTMLP",
+    "PRODUCTS",
+    "Layer",
+    "arguments",
+    "fma_peak",
+    "synthetic",
+    "torch_functions",
+]
