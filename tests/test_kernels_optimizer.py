@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastmlp.kernels import clip, optimizer, reference
+from fastmlp.kernels import clip, machine, optimizer, reference
+from fastmlp.kernels._jit import kernel
 from fastmlp.kernels.optimizer import ADAM, ADD, KEEP, MOMENTUM, SCALED, SGD, Parameters, Rule
+from fastmlp.kernels.simd import lanes, load, store
 
+Array = NDArray[Any]
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 LINE = 16  # elements: whole vectors of either dtype
 
@@ -303,3 +306,41 @@ def test_rows_and_one_long_row_give_the_same_bits(dtype: type, code: int) -> Non
         block = g.reshape(3, 4 * LINE)[:, j : j + LINE].copy()
         optimizer.apply(rule, Parameters(*pieces), j, 4 * LINE, block)
     np.testing.assert_array_equal(flat, pieces)
+
+
+# Roots and quotients without the divider
+
+
+@kernel
+def roots_and_quotients(roots, quotients, a, x):
+    for j in range(0, x.shape[1], lanes(x)):
+        store(roots, 0, j, optimizer.root(load(x, 0, j)))
+        store(quotients, 0, j, optimizer.quotient(load(a, 0, j), load(x, 0, j)))
+
+
+def ulps(got: Array, exact: Array) -> float:
+    """The largest error, in units of the last place of the float32 nearest to what is exact."""
+    return float((np.abs(got - exact) / np.spacing(exact.astype(np.float32))).max())
+
+
+def test_roots_and_quotients_are_within_an_ulp() -> None:
+    rng = np.random.default_rng(4)
+    x = np.ldexp(rng.uniform(1, 2, (250, 512)), np.arange(-125, 125)[:, None])
+    x = x.reshape(1, -1).astype(np.float32)
+    a = rng.normal(size=x.shape).astype(np.float32)
+    roots, quotients = np.empty_like(x), np.empty_like(x)
+    roots_and_quotients(roots, quotients, a, x)
+    assert ulps(roots, np.sqrt(x, dtype=np.float64)) <= (0.51 if machine.HAS_FMA else 1.5)
+    normal = (np.abs(x) < 2.0**60) & (np.abs(x) > 2.0**-60)
+    exact = np.abs(a.astype(np.float64) / x)
+    bound = 0.51 if machine.HAS_FMA else 1.5
+    assert ulps(np.abs(quotients)[normal], exact[normal]) <= bound
+
+
+def test_root_of_nothing_is_nothing() -> None:
+    x = np.zeros((1, LINE), np.float32)
+    roots, quotients = np.empty_like(x), np.empty_like(x)
+    roots_and_quotients(roots, quotients, x, x)
+    assert not roots.any()
+    roots_and_quotients(roots, quotients, x, x + 1)
+    assert not quotients.any()

@@ -30,6 +30,8 @@ from fastmlp.kernels.simd import (
     fill,
     first_lanes,
     fma,
+    guess_inverse_root,
+    guess_reciprocal,
     is_double,
     lane_max,
     lane_sum,
@@ -42,6 +44,7 @@ from fastmlp.kernels.simd import (
     prefetch,
     scale,
     square_root,
+    square_sum,
     store,
     transpose_block,
 )
@@ -72,6 +75,38 @@ def elementwise(operation: Callable[..., Any]) -> Callable[[Array, Array], None]
         store(out, 0, 0, operation(load(x, 0, 0), load(x, 1, 0), load(x, 2, 0)))
 
     return run
+
+
+@kernel
+def guesses(roots, reciprocals, x):
+    for j in range(0, x.shape[1], lanes(x)):
+        store(roots, 0, j, guess_inverse_root(load(x, 0, j)))
+        store(reciprocals, 0, j, guess_reciprocal(load(x, 0, j)))
+
+
+@DTYPES
+def test_guesses(dtype: type) -> None:
+    """Over all exponents at which the results are normal numbers, and all of a mantissa's range."""
+    exponents = np.arange(np.finfo(dtype).minexp + 2, np.finfo(dtype).maxexp - 2)
+    x = np.ldexp(np.linspace(1, 2, 64, dtype=dtype), exponents[:, None]).reshape(1, -1)
+    roots, reciprocals = np.empty_like(x), np.empty_like(x)
+    guesses(roots, reciprocals, x)
+    np.testing.assert_allclose(roots * np.sqrt(x), 1, rtol=0.035)
+    np.testing.assert_allclose(reciprocals * x, 1, rtol=0.13)
+
+
+@kernel
+def square_sums(out, x):
+    for i in range(x.shape[0]):
+        out[i] = square_sum(x, i)
+
+
+@DTYPES
+def test_square_sum(dtype: type) -> None:
+    x = np.random.default_rng(3).normal(size=(5, 6 * vector_lanes(dtype))).astype(dtype)
+    out = np.empty(5)
+    square_sums(out, x)
+    np.testing.assert_allclose(out, np.square(x, dtype=np.float64).sum(axis=1), rtol=1e-14)
 
 
 OPERATIONS = {

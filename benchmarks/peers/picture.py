@@ -55,7 +55,8 @@ def draw_training(figures: Figures, path: Path) -> None:
         )
         figure.text(
             *(0.012, 1 - 0.36 / height),
-            "dashed: the matrix products alone at the FMA peak measured in the same run",
+            "dashed: all matrix products at the FMA peak measured in the same run; "
+            "fastmlp skips inputs that are zero in a whole batch",
             color=LIMIT,
             va="top",
         )

@@ -23,25 +23,30 @@ class Work:
 
     784 inputs and 10 outputs: MNIST's digits, softplus, softmax cross-entropy, shuffled batches, an
     epoch a measurement. Any other: a smooth function, tanh, squared error (the sum over the
-    outputs), all samples in each step, `STEPS` steps a measurement.
+    outputs), all samples in each step, `STEPS` steps a measurement. Dense: no input is zero, so
+    that there is nothing to skip.
     """
 
     sizes: tuple[int, ...]
     batch_size: int
     optimizer: Optimizer = "SGD"
+    dense: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "784-128-10:32" or "784-128-10:32:Adam": layer sizes, batch size, optimizer."""
-        sizes, batch_size, *optimizer = text.split(":")
-        name = optimizer[0] if optimizer else "SGD"
-        if len(optimizer) > 1 or name not in ("SGD", "Adam"):
-            raise ValueError(f"not SIZES:BATCH, SIZES:BATCH:SGD or SIZES:BATCH:Adam: {text!r}")
-        return cls(tuple(int(n) for n in sizes.split("-")), int(batch_size), cast(Optimizer, name))
+        """Read "784-128-10:32", "784-128-10:32:Adam" or "784-128-10:32:SGD:dense"."""
+        sizes, batch_size, *options = text.split(":")
+        name = options[0] if options else "SGD"
+        if name not in ("SGD", "Adam") or options[1:] not in ([], ["dense"]):
+            raise ValueError(f"not SIZES:BATCH, SIZES:BATCH:SGD or :Adam, then :dense: {text!r}")
+        layers = tuple(int(n) for n in sizes.split("-"))
+        return cls(layers, int(batch_size), cast(Optimizer, name), len(options) > 1)
 
     def __str__(self) -> str:
         batch = f"batch {self.batch_size:,}" if self.is_classifier else f"all {self.batch_size:,}"
-        return f"{'-'.join(map(str, self.sizes))} {self.activation}, {batch}, {self.optimizer}"
+        dense = ", no input zero" if self.dense else ""
+        sizes = "-".join(map(str, self.sizes))
+        return f"{sizes} {self.activation}, {batch}, {self.optimizer}{dense}"
 
     @property
     def is_classifier(self) -> bool:
@@ -97,9 +102,13 @@ class Data:
             return cls._function(work)
         if mnist is None:
             X, y = synthetic(samples)
-            return cls(X, y, "synthetic data of MNIST's shape")
-        data = fm.datasets.load_mnist(mnist)
-        return cls(data.X_train[:samples], data.y_train[:samples], "MNIST")
+            name = "synthetic data of MNIST's shape"
+        else:
+            data = fm.datasets.load_mnist(mnist)
+            X, y, name = data.X_train[:samples], data.y_train[:samples], "MNIST"
+        if work.dense:
+            X, name = (X + 1) / 2, f"{name}, inputs (x + 1) / 2"
+        return cls(X, y, name)
 
     @classmethod
     def _function(cls, work: Work) -> Self:
