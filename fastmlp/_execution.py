@@ -362,7 +362,7 @@ class Execution:
         private = aligned_zeros(self.team.private if self._is_training else 0, self._net.dtype)
         rows = np.zeros(self.team.plan.rows, np.int64)
         own_scores = np.zeros_like(scores) if self.team.plan.narrow else scores
-        lists = feature_lists(self._net.layout)
+        lists = feature_lists(self._net.layout, self._is_training)
         return Workspace(
             thread, shared, private, self._net.running, rows, own_scores, norms, *lists
         )
@@ -379,5 +379,5 @@ class Execution:
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
             np.zeros(0),
-            *feature_lists(self._net.layout),
+            *feature_lists(self._net.layout, self._is_evaluating),
         )

@@ -16,7 +16,7 @@ from .history import format_table
 from .kernels import plan as kernel_plan
 from .kernels import resolve_dtype
 from .kernels.plan import Plan
-from .layout import Layout, allocate
+from .layout import Layout, allocate, feature_lists
 from .optimizers import LBFGS, Adam, Optimizer
 
 __all__ = ["Complexity", "LayerCost", "complexity"]
@@ -214,7 +214,8 @@ def complexity(
     plan, item = allocation.plan, resolved.itemsize
     kept = item * (_shared_activations(plan) + team * _own_activations(plan))
     scores = 3 * rows * (team if plan.narrow else 1)
-    table = WORD * (team * rows + scores + allocation.norms)
+    lists = sum(array.size for array in feature_lists(layout))
+    table = WORD * (team * (rows + lists) + scores + allocation.norms)
     return Complexity(
         layers=_layer_costs(layout, batch, every),
         batch=batch,

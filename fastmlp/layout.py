@@ -201,8 +201,10 @@ class Allocation:
         return int((-(-lengths // clip.CHUNK)).sum())
 
 
-def feature_lists(layout: Layout) -> tuple[Vector, Matrix, Vector]:
-    """`features`, `pieces` and `every` of a workspace."""
+def feature_lists(layout: Layout, used: bool = True) -> tuple[Vector, Matrix, Vector]:
+    """`features`, `pieces` and `every` of a workspace; nothing if it is not used."""
+    if not used:
+        return np.zeros(0, np.int64), np.zeros((2, 0), np.int64), np.zeros(0, np.int64)
     inputs = layout.sizes[0]
     return (
         np.zeros(1 + inputs + machine.STRIP_ROWS, np.int64),

@@ -101,6 +101,7 @@ from .simd import (
 from .team import barrier, share
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
+CACHE_LINE = machine.CACHE_LINE
 
 
 class Sink(NamedTuple):
@@ -217,11 +218,8 @@ def partial_logits(plan, work, theta, p):
 def sum_own_parts(plan, work, p):
     """Add up the parts of this thread's blocks, as far as the tree of sums has them together."""
     low, high = units_of(plan, last_of(plan) - 1, work.thread)
-    grain, count, width = (
-        plan.table[last_of(plan) - 1, GRAIN],
-        blocks_of(plan, last_of(plan) - 1),
-        1,
-    )
+    grain, count = plan.table[last_of(plan) - 1, GRAIN], blocks_of(plan, last_of(plan) - 1)
+    width = 1
     while width < count:
         for block in range(0, count - width, 2 * width):
             if low <= block * grain and (min(block + 2 * width, count) - 1) * grain < high:
@@ -566,9 +564,9 @@ def strip_gradient(plan, work, a, b, features, first, rows):
 @kernel
 def ask_ahead(upcoming, low, high):
     """Ask for the features low to high of the upcoming rows."""
-    step = machine.CACHE_LINE // 4
+    line = CACHE_LINE // upcoming.x.itemsize
     for b in range(upcoming.first, upcoming.first + upcoming.rows):
-        for i in range(low, high, step):
+        for i in range(low, high, line):
             prefetch(upcoming.x, upcoming.order[b], i)
 
 

@@ -178,7 +178,7 @@ def _product_panel(
     typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, vectors: Any, turned: Any
 ) -> Any:
     width, is_turned = _literal(vectors), _literal(turned)
-    if width is None or is_turned is None:
+    if width is None or is_turned is None or len({m.dtype for m in (c, a, b, start)}) > 1:
         return None
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
@@ -248,7 +248,7 @@ def _descend_panel(
     typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, vectors: Any
 ) -> Any:
     width = _literal(vectors)
-    if width is None:
+    if width is None or len({m.dtype for m in (c, a, b)}) > 1:
         return None
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:

@@ -180,11 +180,16 @@ def small_cases() -> list[Case]:
         small_case(Loss("pinball", quantile=0.3), ["prelu"]),
         small_case("poisson", ["tanh"]),
         small_case("half_squared_error", [], count=300),
+        small_case("softmax_cross_entropy", ["tanh"], count=20, has_zero_feature=True),
     ]
 
 
 def small_case(
-    loss: str | Loss, activation: list[str | Activation], count: int = 5, **options: Any
+    loss: str | Loss,
+    activation: list[str | Activation],
+    count: int = 5,
+    has_zero_feature: bool = False,
+    **options: Any,
 ) -> Case:
     """A network of 2 inputs, 3 outputs and 4 units in each hidden layer, with weighted samples."""
     rng = np.random.default_rng(1)
@@ -194,4 +199,7 @@ def small_case(
     y = random_targets(rng, net.loss.name, count, 3)
     if net.loss == Loss("softmax_cross_entropy"):
         y = rng.integers(0, 3, count)
-    return Case(net, rng.normal(size=(count, 2)), y, rng.uniform(0.2, 2.0, count), 1)
+    X = rng.normal(size=(count, 2))
+    if has_zero_feature:
+        X[:, 0] = 0
+    return Case(net, X, y, rng.uniform(0.2, 2.0, count), 1)

@@ -71,7 +71,10 @@ def test_memory_is_what_is_allocated(sizes: list[int], batch: int, options: dict
     arrays = {
         id(array): array.nbytes
         for work, _ in execution.workspaces
-        for array in (work.shared, work.private, work.rows, work.scores, work.norms)
+        for array in (
+            *(work.shared, work.private, work.rows, work.scores, work.norms),
+            *(work.features, work.pieces, work.every),
+        )
     }
     assert cost.activations + cost.workspace == sum(arrays.values())
     assert min(cost.activations, cost.workspace) > 0
@@ -158,16 +161,14 @@ from fastmlp.kernels import network
 count = 0
 
 def counting(function):
-    def product(c, a, b, start):
+    def product(c, a, b, start, chosen):
         global count
-        columns = c.shape[1] if function is multiply else b.shape[1]
-        if a.shape[1] > 1:  # else it is the sum for a bias
-            count += a.shape[0] * a.shape[1] * columns
-        function(c, a, b, start)
+        columns = c.shape[1] if c.ndim == 2 else c.shape[0] * c.shape[2]
+        count += a.shape[0] * a.shape[1] * columns
+        function(c, a, b, start, chosen)
     return product
 
-multiply = network.multiply
-network.multiply = counting(multiply)
+network.multiply = counting(network.multiply)
 network.multiply_transposed = counting(network.multiply_transposed)
 
 for sizes in ([32, 16], [32, 48, 16], [16, 32, 48, 80], [16, *[16] * 9, 16]):

@@ -28,13 +28,13 @@ BROKEN = {
             "return choose_less(fill(x, 0.0), x, slope, fill(x, 1.0))",
         ),
         (
-            "return choose_less(zero, x, right, left * exp(choose_less(zero, x, zero, x)))",
-            "return choose_less(zero, x, right, exp(choose_less(zero, x, zero, x)))",
+            "x, right, exp_times(left, below_zero(x))",
+            "x, right, exp_times(left + left, below_zero(x))",
         ),
         ("scale, a + left)", "scale, a)"),
         ("fill(x, -DENSITY), t, tail_ratio(t)", "fill(x, DENSITY), t, tail_ratio(t)"),
         ("fill(x, 3 * TANH_CUBIC)", "fill(x, TANH_CUBIC)"),
-        ("fma(-t, d, one), -t", "fma(t, d, one), -t"),
+        ("fma(t, one - scale(h, n), one)", "fma(-t, one - scale(h, n), one)"),
         ("(e + one) * fill(x, 4.0)", "(e + one) * fill(x, 2.0)"),
         (
             "x = choose_less(zero, x, zero, x)\n            store(sums",
@@ -49,6 +49,8 @@ BROKEN = {
             "z[b, best] = (others - rest) * factor",
         ),
         ("factor = scale * weight / (1 + rest)", "factor = weight / (1 + rest)"),
+        ("fill(y, scale) * weight / (one + rest)", "fill(y, scale) / (one + rest)"),
+        ("- y), half, right, wrong)", "- y), half, wrong, wrong)"),
         ("slope = e / (one + e) - far", "slope = e / (one + e) + far"),
         (
             "value, slope = value * class_weight, slope * class_weight",
@@ -75,7 +77,7 @@ BROKEN = {
     ],
     "network.py": [
         ("multiply_by(da, da, own_part_of(plan, work, below, MASK, p, low, high))", "pass"),
-        ("penalize(g, w, l2, l1)", "penalize(g, w, l1, l2)"),
+        ("inputs * v), l2, l1)", "inputs * v), l1, l2)"),
         ("is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)", "is_penalized = False"),
         (
             "slope_backward(slope_sums_of(plan, work, below, low, high), da, saved)",
@@ -83,8 +85,10 @@ BROKEN = {
         ),
         ("total = fill(total, lane_sum(total))", "total = fill(total, lane_sum(total) / 2)"),
         ("table[layer, GAIN] + low, width, dgain)", "table[layer, GAIN] + low, width, dshift)"),
-        ("has_bias = has_bias or (top == 0 and bottom > 0)", "has_bias = False"),
-        ("table[layer, BIAS] + j, width, db)", "table[layer, BIAS] + j, width, zeros)"),
+        ("if top == 0 and bottom > 0:", "if False:"),
+        ("fill(total, 0.0) if is_centered else total", "fill(total, 0.0)"),
+        ("if count < rows:", "if False:"),
+        ("places[n] = features[n] - first", "places[n] = n"),
     ],
     "gemm.py": [
         ("dst[q, p * v + n, m] =", "dst[q, p * v + v - 1 - n, m] ="),
