@@ -31,6 +31,8 @@ PASS_PARAMETERS = 16384
 STRIP_ROWS = 64
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
+# from how many features on a pass looks for those that are zero in all its rows
+SKIPPED_FEATURES = 64
 # a narrow output layer is summed over at most this many fixed blocks of units
 PARTIAL_BLOCKS = 16
 # outputs up to which every thread computes the loss of all rows itself

@@ -6,6 +6,7 @@ Letters: B rows of a pass, I inputs and O outputs of a layer, l its number, 1 to
 
 from typing import Any, NamedTuple
 
+from . import machine
 from ._jit import glue, inlined, kernel
 from .simd import borrow, lanes, matrix, panels
 from .team import share
@@ -319,10 +320,12 @@ def row_of(plan, theta, layer, column, low, high):
 def skips_features(plan, layer):
     """Whether a layer leaves out the inputs of the network that are zero in all rows of a pass.
 
-    Not with dropout, and not a narrow output layer, whose threads have only their own inputs.
+    Not with few of them, nor with dropout, nor a narrow output layer, whose threads have only their
+    own inputs.
     """
     is_split_by_rows = plan.narrow and last_of(plan) == 1
-    return layer == 1 and not is_split_by_rows and plan.numbers[0, DROPOUT] == 0
+    are_many = plan.table[0, SIZE] >= machine.SKIPPED_FEATURES
+    return layer == 1 and are_many and not is_split_by_rows and plan.numbers[0, DROPOUT] == 0
 
 
 @glue
