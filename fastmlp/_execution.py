@@ -18,7 +18,7 @@ from .kernels import team as kernel_team
 from .kernels.optimizer import KEEP, Parameters
 from .kernels.plan import MOMENTUM, Samples, Workspace
 from .kernels.program import Job
-from .layout import aligned_zeros, allocate, alone, feature_lists
+from .layout import aligned_zeros, allocate, alone, feature_lists, groups_of
 from .optimizers import Optimizer, moment_vectors
 from .threads import Team
 
@@ -130,11 +130,16 @@ class Execution:
         needs_all = procedure.training and net.architecture.has_batch_norm
         if not (needs_all or procedure.input_gradient):
             rows = min(rows * procedure.accumulate, machine.MICRO_BATCH)
+        self.step_rows = procedure.batch_size * procedure.accumulate
+        self._passes = -(-self.step_rows // rows)
+        groups = groups_of(net.architecture, net.layout, self._passes, procedure.training)
+        self._shares_passes = groups == 1
         self.team = allocate(
             net.architecture,
             net.layout,
             dtype,
-            threads=threads,
+            threads=threads if self._shares_passes else 1,
+            groups=groups,
             rows=rows,
             packed=self._is_training,
             training=procedure.training,
@@ -156,7 +161,6 @@ class Execution:
         )
         if procedure.optimizer is None:
             self.team.plan.numbers[:, MOMENTUM] = 0  # running statistics stay
-        self.step_rows = procedure.batch_size * procedure.accumulate
         self._parameters = self._make_parameters()
         self._hyper = self._make_hyper()
         self._samples, self._others = samples.as_samples(), others.as_samples()
@@ -169,8 +173,9 @@ class Execution:
         # All memory is there before a thread starts: none can fail while others wait for it.
         shared = aligned_zeros(self.team.shared if self._is_training else 0, dtype)
         scores, norms = np.zeros((3, rows)), np.zeros(self.team.norms)
+        sums = np.zeros((self._passes, 3))
         self.workspaces = [
-            (self._team_workspace(t, shared, scores, norms), self._alone_workspace())
+            (self._team_workspace(t, shared, scores, sums, norms), self._alone_workspace())
             for t in range(threads)
         ]
         self._state = np.zeros(kernel_team.LENGTH, np.int64)
@@ -213,7 +218,7 @@ class Execution:
     def gradient(self) -> Array:
         """The gradient that a procedure without optimizer leaves, in the layout of `theta`."""
         flat = aligned_zeros(self._net.layout.length, self._net.dtype)
-        self._net.layout.unpack(self._parameters.gradient, flat)
+        self._net.layout.unpack(self._parameters.gradient[: len(flat)], flat)
         self._net.layout.gather(flat)
         return flat
 
@@ -317,6 +322,7 @@ class Execution:
     def _make_job(self, epochs: int) -> Job:
         procedure = self._procedure
         return Job(
+            threads=self._threads,
             optimizer=procedure.optimizer.code if procedure.optimizer else KEEP,
             epochs=epochs,
             batch_size=self.step_rows,
@@ -335,12 +341,13 @@ class Execution:
         if not self._is_training:
             return Parameters(net.theta, empty, empty, empty, empty)
         theta = net.layout.pack(net.theta)
-        is_one_pass = self.step_rows <= self.team.plan.rows and procedure.clip == clip.NONE
-        optimizer = procedure.optimizer
+        optimizer, groups = procedure.optimizer, self.team.plan.groups
+        if optimizer and self._passes == 1 and procedure.clip == clip.NONE:
+            groups = 0  # the gradient becomes the update at once
         first, second = moment_vectors(optimizer, theta) if optimizer else (empty, empty)
         return Parameters(
             theta,
-            aligned_zeros(0 if optimizer and is_one_pass else len(theta), net.dtype),
+            aligned_zeros(groups * len(theta), net.dtype),
             first,
             second,
             net.layout.pack(net.theta) if procedure.average else empty,
@@ -356,15 +363,29 @@ class Execution:
         return hyper
 
     def _team_workspace(
-        self, thread: int, shared: Array, scores: Floats, norms: Floats
+        self, member: int, shared: Array, scores: Floats, sums: Floats, norms: Floats
     ) -> Workspace:
-        """Scratch of a member of the team; wide outputs share the scores of their loss."""
-        private = aligned_zeros(self.team.private if self._is_training else 0, self._net.dtype)
-        rows = np.zeros(self.team.plan.rows, np.int64)
-        own_scores = np.zeros_like(scores) if self.team.plan.narrow else scores
-        lists = feature_lists(self._net.layout, self._is_training)
+        """Scratch of a member of the team; wide outputs share the scores of their loss.
+
+        Where each takes whole passes, none shares its activations: the first has `shared` for
+        itself, each other one an array of its own.
+        """
+        dtype, plan, shares = self._net.dtype, self.team.plan, self._shares_passes
+        if member > 0 and not shares:
+            shared = aligned_zeros(len(shared), dtype)
+        private = aligned_zeros(self.team.private if self._is_training else 0, dtype)
+        own_scores = scores if shares and not plan.narrow else np.zeros_like(scores)
         return Workspace(
-            thread, shared, private, self._net.running, rows, own_scores, norms, *lists
+            member,
+            member if shares else 0,
+            shared,
+            private,
+            self._net.running,
+            np.zeros(plan.rows, np.int64),
+            own_scores,
+            sums,
+            norms,
+            *feature_lists(self._net.layout, self._is_training),
         )
 
     def _alone_workspace(self) -> Workspace:
@@ -373,11 +394,13 @@ class Execution:
         rows = self.alone.plan.rows
         return Workspace(
             0,
+            0,
             array,
             array,
             self._net.running,
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
+            np.zeros((0, 3)),
             np.zeros(0),
             *feature_lists(self._net.layout, self._is_evaluating),
         )

@@ -16,7 +16,7 @@ from .history import format_table
 from .kernels import plan as kernel_plan
 from .kernels import resolve_dtype
 from .kernels.plan import Plan
-from .layout import Layout, allocate, feature_lists
+from .layout import Layout, allocate, feature_lists, groups_of
 from .optimizers import LBFGS, Adam, Optimizer
 
 __all__ = ["Complexity", "LayerCost", "complexity"]
@@ -202,28 +202,33 @@ def complexity(
     layout = Layout.of(architecture, resolved)
     team = thread_counts.resolve(threads)
     rows = architecture.rows_of_pass(batch)
+    passes = -(-batch // rows)
+    groups = groups_of(architecture, layout, passes, training=True)
+    shares = groups == 1  # the threads each pass
     allocation = allocate(
         architecture,
         layout,
         resolved,
-        threads=team,
+        threads=team if shares else 1,
+        groups=groups,
         rows=rows,
         packed=True,
         checkpoint_every=every,
     )
     plan, item = allocation.plan, resolved.itemsize
-    kept = item * (_shared_activations(plan) + team * _own_activations(plan))
-    scores = 3 * rows * (team if plan.narrow else 1)
+    copies = 1 if shares else team  # of what the threads of a pass share
+    kept = item * (copies * _shared_activations(plan) + team * _own_activations(plan))
+    scores = 3 * rows * (1 if shares and not plan.narrow else team) + 3 * passes
     lists = sum(array.size for array in feature_lists(layout))
     table = WORD * (team * (rows + lists) + scores + allocation.norms)
     return Complexity(
         layers=_layer_costs(layout, batch, every),
         batch=batch,
         parameters=item * (2 * layout.length + layout.running_length),
-        gradient=item * layout.length if batch > rows else 0,
+        gradient=item * groups * layout.length if passes > 1 else 0,
         optimizer_state=item * layout.length * sum(optimizer.moments),
         activations=kept,
-        workspace=item * (allocation.shared + team * allocation.private) + table - kept,
+        workspace=item * (copies * allocation.shared + team * allocation.private) + table - kept,
     )
 
 

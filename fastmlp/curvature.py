@@ -444,11 +444,13 @@ class _Hessian:
         array = aligned_zeros(self._length, dtype)
         work = Workspace(
             0,
+            0,
             array,
             array,
             self._net.running,
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
+            np.zeros((0, 3)),
             np.zeros(0),
             *feature_lists(self._net.layout),
         )

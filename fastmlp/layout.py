@@ -201,6 +201,17 @@ class Allocation:
         return int((-(-lengths // clip.CHUNK)).sum())
 
 
+def groups_of(architecture: Architecture, layout: Layout, passes: int, training: bool) -> int:
+    """In how many groups the passes of a step are cut; 1: the threads share each pass.
+
+    A function of network and step alone, since it decides the order of sums.
+    """
+    is_whole = training and architecture.has_batch_norm  # the running statistics follow the passes
+    if is_whole or layout.length > machine.PASS_PARAMETERS:
+        return 1
+    return min(passes, machine.PASS_GROUPS)
+
+
 def feature_lists(layout: Layout, used: bool = True) -> tuple[Vector, Matrix, Vector]:
     """`features`, `pieces` and `every` of a workspace; nothing if it is not used."""
     if not used:
@@ -232,6 +243,7 @@ def allocate(
     dtype: np.dtype[Any],
     *,
     threads: int = 1,
+    groups: int = 1,
     rows: int = machine.MICRO_BATCH,
     packed: bool = False,
     backward: bool = True,
@@ -243,6 +255,9 @@ def allocate(
 ) -> Allocation:
     """Lay out the workspaces of a team: what its threads share, and what each has for itself.
 
+    groups
+        In how many groups the passes of a step are cut, see `groups_of`; with more than one, each
+        pass is done by a team of one.
     rows
         The most rows of a pass.
     backward, training
@@ -355,6 +370,7 @@ def allocate(
             numbers,
             np.array([(t.offset, t.length, t.copies) for t in layout.tensors], np.int64),
             threads,
+            groups,
             int(packed),
             int(narrow),
             int(training),

@@ -25,12 +25,12 @@ def sum_of_squares(g):
 
 
 @kernel
-def measure(plan, work, gradient):
+def measure(plan, work, gradient, threads):
     """Sum of squares of each chunk of each tensor, this thread's, to work.norms."""
     number = 0
     for tensor in plan.tensors:
         for low in range(0, tensor[TENSOR_LENGTH], CHUNK):
-            if number % plan.threads == work.thread:
+            if number % threads == work.member:
                 length = min(CHUNK, tensor[TENSOR_LENGTH] - low)
                 g = matrix(gradient, tensor[TENSOR_OFFSET] + low, 1, length, length)
                 work.norms[number] = sum_of_squares(g) / tensor[TENSOR_COPIES]

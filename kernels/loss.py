@@ -24,6 +24,8 @@ from .simd import (
     lane_sum,
     lanes,
     load,
+    load_across,
+    rows_across,
     store,
     transpose_block,
 )
@@ -323,15 +325,19 @@ def sum_over_outputs(objective, z, outputs, targets, weights, rows, low, high, s
     """z <- scale w dL/dz for a loss L that is a sum over the outputs."""
     code, smoothing, class_weights = objective.code, objective.smoothing, objective.class_weights
     factor = 2.0 if code == SQUARED_ERROR else 1.0
+    # targets that are read where they lie, with whatever follows them
+    across = 0 if code == PINBALL else rows_across(targets, z.shape[1])
     for b in range(low, high):
         sample = rows[b]
-        output_targets(row, objective, z, b, outputs, targets, sample)
+        if sample >= across:
+            output_targets(row, objective, z, b, outputs, targets, sample)
         weight = sample_weight(weights, sample)
         zero = fill(load(z, b, 0), 0.0)
         half, one = fill(zero, 0.5), fill(zero, 1.0)
         total, wrong = 0.0, zero
         for j in range(0, z.shape[1], lanes(z)):
-            x, t = load(z, b, j), load(row, 0, j)
+            x = load(z, b, j)
+            t = load_across(targets, sample, j) if sample < across else load(row, 0, j)
             difference, e = x - t, zero
             if code == BINARY_CROSS_ENTROPY or code == POISSON:
                 e = exp(x if code == POISSON else -absolute(x))

@@ -1,7 +1,7 @@
 """The one table of machine numbers: what the CPU offers and what the kernels make of it.
 
 Bits depend on `HAS_FMA` (one rounding or two) and on what decides the order of sums: `VECTOR_BYTES`
-(a row of logits), `MICRO_BATCH` (gradients of large batches), `PARTIAL_BLOCKS` and `NARROW_OUTPUT`
+(a row of logits), `MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches), `PARTIAL_BLOCKS` and `NARROW_OUTPUT`
 (logits). The rest is speed alone.
 """
 
@@ -23,10 +23,16 @@ TILE_ROWS = 8
 DEPTH_BLOCK = 384
 # rows a pass works on: a layer's activations stay in the second-level cache
 MICRO_BATCH = 256
+# groups of passes, each with a gradient of its own, where threads take whole passes
+PASS_GROUPS = 16
+# parameters up to which they do, see `layout.groups_of`
+PASS_PARAMETERS = 16384
 # rows of a weight gradient that lie in L1 between their product and the update
 STRIP_ROWS = 64
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
+# from how many features on a pass looks for those that are zero in all its rows
+SKIPPED_FEATURES = 64
 # a narrow output layer is summed over at most this many fixed blocks of units
 PARTIAL_BLOCKS = 16
 # outputs up to which every thread computes the loss of all rows itself

@@ -93,9 +93,11 @@ from .simd import (
     lane_sum,
     lanes,
     load,
+    load_across,
     matrix,
     panels,
     prefetch,
+    rows_across,
     store,
 )
 from .team import barrier, share
@@ -130,11 +132,13 @@ def gather(plan, work, samples, order, first, p):
         copy_features(inputs, samples.x, work.rows, work.features, work.pieces)
         return
     v = lanes(inputs)
-    whole = low + max(end - low, 0) // v * v
+    rounded = low + (max(end - low, 0) + v - 1) // v * v  # what is read too much is never used
+    across = rows_across(samples.x, rounded)
     for b in range(p.rows):
         sample = work.rows[b]
+        whole = rounded if sample < across else low + max(end - low, 0) // v * v
         for i in range(low, whole, v):
-            store(inputs, b, i, load(samples.x, sample, i))
+            store(inputs, b, i, load_across(samples.x, sample, i))
         for i in range(whole, end):
             inputs[b, i] = samples.x[sample, i]
     if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:

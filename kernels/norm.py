@@ -22,10 +22,19 @@ ROW_BLOCK = 64  # rows summed in one chain: the error of a long sum grows with t
 
 @kernel
 def column_sum(x, j):
-    """Sum over the rows of the vector of columns from j."""
+    """Sum over the rows of the vector of columns from j: four blocks at once, added in turn."""
     zero = fill(load(x, 0, j), 0.0)
-    total = zero
-    for low in range(0, x.shape[0], ROW_BLOCK):
+    total, first = zero, 0
+    while first + 4 * ROW_BLOCK <= x.shape[0]:
+        part_0, part_1, part_2, part_3 = zero, zero, zero, zero
+        for b in range(first, first + ROW_BLOCK):
+            part_0 = part_0 + load(x, b, j)
+            part_1 = part_1 + load(x, b + ROW_BLOCK, j)
+            part_2 = part_2 + load(x, b + 2 * ROW_BLOCK, j)
+            part_3 = part_3 + load(x, b + 3 * ROW_BLOCK, j)
+        total = (((total + part_0) + part_1) + part_2) + part_3
+        first += 4 * ROW_BLOCK
+    for low in range(first, x.shape[0], ROW_BLOCK):
         part = zero
         for b in range(low, min(low + ROW_BLOCK, x.shape[0])):
             part = part + load(x, b, j)

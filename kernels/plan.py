@@ -6,6 +6,7 @@ Letters: B rows of a pass, I inputs and O outputs of a layer, l its number, 1 to
 
 from typing import Any, NamedTuple
 
+from . import machine
 from ._jit import glue, inlined, kernel
 from .simd import borrow, lanes, matrix, panels
 from .team import share
@@ -41,7 +42,8 @@ class Plan(NamedTuple):
     """A team, and where everything lies: the tables, and offsets in elements into workspaces.
 
     `table` int64 [L + 1, COLUMNS], `numbers` float64 [L + 1, NUMBERS] and `tensors` int64 [n, 3]:
-    see above. Then the number of threads; whether the output layer is split by rows; whether this
+    see above. Then the number of threads that share a pass, and in how many groups at most the
+    passes of a step are cut (1, or the threads take whole groups, each pass of one thread); whether the output layer is split by rows; whether this
     is training (dropout, statistics of the batch); the most rows of a pass; every how many layers
     the activations are kept (1: all are); the seed of dropout; the partial logits (shared); and
     each thread's own inputs, logits, gradient strip, packed deltas, row of zeros and row of
@@ -54,6 +56,7 @@ class Plan(NamedTuple):
     numbers: Any
     tensors: Any
     threads: int
+    groups: int
     packed: int
     narrow: int
     training: int
@@ -70,22 +73,25 @@ class Plan(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """A thread's number and its scratch: shared by the team, private, its rows and their scores.
+    """A thread's numbers and its scratch: shared by the team, private, its rows and their scores.
 
-    shared, private: flat, of the network's dtype, 64-byte aligned; running, the team's: mean and
+    `member` is its number in the team, `thread` that among those that share a pass. shared, private: flat, of the network's dtype, 64-byte aligned; running, the team's: mean and
     variance of each unit with batch norm; rows int64 [B]; scores float64 [3, B], the team's if the
-    loss is split between threads; norms float64, the team's: a sum for each chunk of each tensor;
+    loss is split between threads; parts float64 [passes, 3], the team's: loss, right answers and
+    weight of each pass of a step; norms float64, the team's: a sum for each chunk of each tensor;
     features int64 [1 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass, their
     numbers, and scratch; pieces int64 [2, I]: scratch of the gather; every int64: 0, 1, 2 ... up to
     the widest layer.
     """
 
+    member: int
     thread: int
     shared: Any
     private: Any
     running: Any
     rows: Any
     scores: Any
+    parts: Any
     norms: Any
     features: Any
     pieces: Any
@@ -314,10 +320,12 @@ def row_of(plan, theta, layer, column, low, high):
 def skips_features(plan, layer):
     """Whether a layer leaves out the inputs of the network that are zero in all rows of a pass.
 
-    Not with dropout, and not a narrow output layer, whose threads have only their own inputs.
+    Not with few of them, nor with dropout, nor a narrow output layer, whose threads have only their
+    own inputs.
     """
     is_split_by_rows = plan.narrow and last_of(plan) == 1
-    return layer == 1 and not is_split_by_rows and plan.numbers[0, DROPOUT] == 0
+    are_many = plan.table[0, SIZE] >= machine.SKIPPED_FEATURES
+    return layer == 1 and are_many and not is_split_by_rows and plan.numbers[0, DROPOUT] == 0
 
 
 @glue
@@ -362,6 +370,7 @@ def borrowed_plan(plan):
         borrow(plan.numbers),
         borrow(plan.tensors),
         plan.threads,
+        plan.groups,
         plan.packed,
         plan.narrow,
         plan.training,
@@ -382,12 +391,14 @@ def borrowed_plan(plan):
 def borrowed_workspace(work):
     """The workspace without ownership of its arrays."""
     return Workspace(
+        work.member,
         work.thread,
         borrow(work.shared),
         borrow(work.private),
         borrow(work.running),
         borrow(work.rows),
         borrow(work.scores),
+        borrow(work.parts),
         borrow(work.norms),
         borrow(work.features),
         borrow(work.pieces),

@@ -13,7 +13,7 @@ from . import clip, machine
 from ._jit import entry, glue, kernel
 from .loss import borrowed_objective, row_weight
 from .network import Sink, backward, forward, gather, loss_and_delta
-from .optimizer import ADD, KEEP, Parameters, apply, make_rule, scale
+from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale
 from .plan import (
     TENSOR_LENGTH,
     TENSOR_OFFSET,
@@ -37,10 +37,11 @@ LOSS, ACCURACY, VALIDATION_LOSS, VALIDATION_ACCURACY, WEIGHT, HISTORY = range(6)
 class Job(NamedTuple):
     """What to run: codes and sizes of loops. `optimizer` KEEP keeps the gradient, no update.
 
-    `batch_size` rows make a step. `clip` is a code of clip.py, `limit` its norm. `first_epoch` and
+    `threads` are in the team. `batch_size` rows make a step. `clip` is a code of clip.py, `limit` its norm. `first_epoch` and
     `first_step` tell where in a longer run this one begins.
     """
 
+    threads: int
     optimizer: int
     epochs: int
     batch_size: int
@@ -53,21 +54,25 @@ class Job(NamedTuple):
 
 
 @kernel
-def add_scores(scores, count, totals, loss, right, weight):
-    """Add loss, right answers and weight of B rows to those entries of the totals, row by row."""
+def sum_scores(scores, count):
+    """Loss, right answers and weight of B rows, added row by row."""
+    loss, right, weight = 0.0, 0.0, 0.0
     for b in range(count):
-        totals[loss] += scores[0, b]
-        totals[right] += scores[1, b]
-        totals[weight] += scores[2, b]
+        loss += scores[0, b]
+        right += scores[1, b]
+        weight += scores[2, b]
+    return loss, right, weight
 
 
 @kernel
-def all_finite(scores, count):
-    """Whether the losses of all rows are finite."""
-    total = 0.0
-    for b in range(count):
-        total += scores[0, b]
-    return math.isfinite(total)
+def sum_parts(parts, count):
+    """The same of the first `count` passes, in their order."""
+    loss, right, weight = 0.0, 0.0, 0.0
+    for i in range(count):
+        loss += parts[i, 0]
+        right += parts[i, 1]
+        weight += parts[i, 2]
+    return loss, right, weight
 
 
 @kernel
@@ -85,8 +90,8 @@ def batch_weight(objective, samples, order, first, rows):
 def update(plan, work, parameters, rule, job, team):
     """Hand the whole gradient to the rule, each thread a share of every tensor."""
     if job.clip != clip.NONE:
-        clip.measure(plan, work, parameters.gradient)
-        barrier(team, plan.threads)
+        clip.measure(plan, work, parameters.gradient, job.threads)
+        barrier(team, job.threads)
     factor, chunk = 1.0, 0
     if job.clip == clip.ALL:
         factor = clip.factor(work.norms, job.limit)
@@ -96,13 +101,38 @@ def update(plan, work, parameters, rule, job, team):
             chunks = (length + clip.CHUNK - 1) // clip.CHUNK
             factor = clip.factor(work.norms[chunk : chunk + chunks], job.limit)
             chunk += chunks
-        low, high = share(length, UPDATE_GRAIN, work.thread, plan.threads)
+        low, high = share(length, UPDATE_GRAIN, work.member, job.threads)
         if low < high:
             g = matrix(parameters.gradient, offset + low, 1, high - low, high - low)
             if factor != 1.0:
                 scale(g, factor)
             apply(rule, parameters, offset + low, high - low, g)
-    barrier(team, plan.threads)
+    barrier(team, job.threads)
+
+
+@kernel
+def add_groups(work, parameters, groups, threads):
+    """Add the gradients of all groups to that of the first, in their order, a share each thread."""
+    length = parameters.theta.shape[0]
+    low, high = share(length, UPDATE_GRAIN, work.member, threads)
+    if low < high:
+        total = matrix(parameters.gradient, low, 1, high - low, high - low)
+        for group in range(1, groups):
+            part = matrix(parameters.gradient, group * length + low, 1, high - low, high - low)
+            add(total, part)
+
+
+@glue
+def with_gradient(parameters, group):
+    """The parameters with the gradient of one group of passes alone."""
+    length = parameters.theta.shape[0]
+    return Parameters(
+        parameters.theta,
+        parameters.gradient[group * length : (group + 1) * length],
+        parameters.first,
+        parameters.second,
+        parameters.average,
+    )
 
 
 @glue
@@ -116,38 +146,66 @@ def step(
     A larger one, and one whose gradient is clipped by its norm, adds up the gradients of several
     passes first: nothing changes before the last of them, so a stop leaves the parameters of the
     last whole step. So does a loss that is not finite.
+
+    All threads share each pass, or each takes whole groups of passes and meets the others when all
+    are done (`plan.groups`). The groups, and so the order of every sum, are the same for any team.
     """
     rule = make_rule(job.optimizer, hyper, row)
     weight = batch_weight(objective, samples, order, first, rows)
-    fused = rows <= plan.rows and job.clip == clip.NONE
-    for start in range(0, rows, plan.rows):
-        p = Pass(passes + 1, min(plan.rows, rows - start), number, start, 0)
-        passes += 1
-        abort = ABORT_ODD if passes & 1 else ABORT_EVEN
+    count = (rows + plan.rows - 1) // plan.rows
+    fused = count == 1 and job.clip == clip.NONE
+    groups, group, end = min(plan.groups, count), 0, 1
+    if plan.groups > 1:
+        group, end = share(groups, 1, work.member, job.threads)
+    going = True
+    for part in range(group * count // groups, end * count // groups):
+        if part == (group + 1) * count // groups:
+            group += 1
+        start = part * plan.rows
+        p = Pass(passes + part, min(plan.rows, rows - start), number, start, 0)
+        abort = ABORT_ODD if p.number & 1 else ABORT_EVEN
         if work.thread == 0 and atomic_load(team, STOP):
             atomic_store(team, abort, 1)
         gather(plan, work, samples, order, first + start, p)
         forward(plan, work, parameters.theta, team, p)
         if atomic_load(team, abort):  # set before a barrier in `forward`: all threads agree
-            return False, passes
+            going = False
+            break
         loss_and_delta(plan, work, samples, team, objective, p, 1.0 / weight if weight > 0 else 0.0)
-        if not all_finite(work.scores, p.rows):
+        scores = sum_scores(work.scores, p.rows)
+        if not math.isfinite(scores[0]):
             if work.thread == 0:
                 atomic_store(team, DIVERGED, 1)
-            return False, passes
+            going = False
+            break
         if work.thread == 0:
-            add_scores(work.scores, p.rows, totals, LOSS, ACCURACY, WEIGHT)
+            work.parts[part, 0], work.parts[part, 1], work.parts[part, 2] = scores
         receiver = rule
         if not fused:
-            receiver = make_rule(KEEP if start == 0 else ADD, hyper, row)
+            is_first = part == group * count // groups
+            receiver = make_rule(KEEP if is_first else ADD, hyper, row)
         following = first + start + p.rows
         ahead = min(plan.rows, p.rows, order.shape[0] - following)
         upcoming = Upcoming(samples.x, order, following, ahead)
-        backward(plan, work, Sink(parameters, receiver), upcoming, team, p)
+        sink = Sink(with_gradient(parameters, group), receiver)
+        backward(plan, work, sink, upcoming, team, p)
+    if plan.groups > 1:  # nobody is in a pass any more: what stopped one stops all
+        barrier(team, job.threads)
+        is_stopped = atomic_load(team, ABORT_EVEN) or atomic_load(team, ABORT_ODD)
+        going = not (is_stopped or atomic_load(team, DIVERGED))
+    if not going:
+        return False, passes
+    if work.member == 0:
+        loss, right, sum_of_weights = sum_parts(work.parts, count)
+        totals[LOSS] += loss
+        totals[ACCURACY] += right
+        totals[WEIGHT] += sum_of_weights
+    if groups > 1:
+        add_groups(work, parameters, groups, job.threads)
     if not fused and job.optimizer != KEEP:
-        barrier(team, plan.threads)
+        barrier(team, job.threads)
         update(plan, work, parameters, rule, job, team)
-    return True, passes
+    return True, passes + count
 
 
 @glue
@@ -172,18 +230,13 @@ def evaluate(plan, work, theta, samples, objective, outputs, parts, team, thread
                     outputs[first + b, k] = z[b, k]
         if parts.shape[0] > 0:
             loss_and_delta(plan, work, samples, team, objective, p, 1.0)
-            add_scores(work.scores, p.rows, parts[part], 0, 1, 2)
+            parts[part, 0], parts[part, 1], parts[part, 2] = sum_scores(work.scores, p.rows)
 
 
 @kernel
 def finish_evaluation(parts, total, totals, team):
     """Means over all passes, in their order, to the totals; NaN if stopped on the way."""
-    loss, right, weight = 0.0, 0.0, 0.0
-    for i in range(parts.shape[0]):
-        loss += parts[i, 0]
-        right += parts[i, 1]
-        weight += parts[i, 2]
-        parts[i] = 0.0
+    loss, right, weight = sum_parts(parts, parts.shape[0])
     totals[VALIDATION_LOSS] = loss / weight if weight > 0 else math.nan
     totals[VALIDATION_ACCURACY] = right / total
     if atomic_load(team, STOP):
@@ -240,10 +293,10 @@ def run(
         totals = history[epoch]
         if job.epochs > 0:
             if job.shuffled:
-                if work.thread == 0:
+                if work.member == 0:
                     epoch_number = job.first_epoch + epoch
                     shuffle(order, samples.chosen, job.seed, epoch_number, team, STOP)
-                barrier(team, plan.threads)
+                barrier(team, job.threads)
             for first in range(0, total, job.batch_size):
                 rows = min(job.batch_size, total - first)
                 going, passes = step(
@@ -253,20 +306,20 @@ def run(
                 if not going:
                     return
                 number += 1
-                if work.thread == 0:
+                if work.member == 0:
                     atomic_store(team, SAMPLES, first + rows)
-            if work.thread == 0:
+            if work.member == 0:
                 totals[LOSS] /= totals[WEIGHT]
                 totals[ACCURACY] /= total
         if others.chosen.shape[0] > 0:
-            barrier(team, plan.threads)
+            barrier(team, job.threads)
             evaluate(
-                alone, alone_work, evaluated, others, objective, outputs, parts, team, work.thread,
-                plan.threads,
+                alone, alone_work, evaluated, others, objective, outputs, parts, team, work.member,
+                job.threads,
             )  # fmt: skip
-            barrier(team, plan.threads)
-            if work.thread == 0:
+            barrier(team, job.threads)
+            if work.member == 0:
                 finish_evaluation(parts, others.chosen.shape[0], totals, team)
-        if work.thread == 0:
+        if work.member == 0:
             atomic_store(team, SAMPLES, 0)
             atomic_store(team, EPOCHS, epoch + 1)

@@ -24,7 +24,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from . import machine
-from ._jit import JIT_DISABLED
+from ._jit import JIT_DISABLED, inlined
 
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
@@ -563,6 +563,25 @@ def _load(typing: Any, m: Any, row: Any, column: Any) -> Any:
 def load(m: Any, row: int, column: int) -> Any:
     """The vector at m[row, column : column + lanes]."""
     return m[row, column : column + lanes(m)].copy()
+
+
+@compiles_to(_load)
+def load_across(m: Any, row: int, column: int) -> Any:
+    """The vector that begins at m[row, column] of a contiguous matrix, also across the row's end.
+
+    The row must be below `rows_across(m, column + lanes(m))`.
+    """
+    first = row * m.shape[1] + column
+    return m.reshape(-1)[first : first + lanes(m)].copy()
+
+
+@inlined
+def rows_across(m: Any, width: int) -> Any:
+    """From how many rows of a contiguous matrix `width` elements can be read, also across the end.
+
+    All but the last few, if the rows are shorter.
+    """
+    return m.shape[0] + 1 - (width + m.shape[1] - 1) // m.shape[1]
 
 
 def _store(typing: Any, m: Any, row: Any, column: Any, value: Any) -> Any:

@@ -28,6 +28,8 @@ CASES: list[tuple[list[int], int, dict[str, Any]]] = [
     (MNIST, 64, {"dtype": "float64", "threads": 1}),
     ([784, 10], 32, {}),
     ([5, machine.NARROW_OUTPUT + 1], 7, {"dropout": [0.1]}),
+    ([4, 32, 16, 4], 1000, {"threads": 3, "dropout": 0.1}),
+    ([9, machine.NARROW_OUTPUT + 1], 10_000, {}),
     (WIDE, 300, {"threads": 3, "optimizer": AdamW()}),
     (WIDE, 12, {"activation": "gelu", "dropout": [0.2, 0.5]}),
     (
@@ -72,7 +74,7 @@ def test_memory_is_what_is_allocated(sizes: list[int], batch: int, options: dict
         id(array): array.nbytes
         for work, _ in execution.workspaces
         for array in (
-            *(work.shared, work.private, work.rows, work.scores, work.norms),
+            *(work.shared, work.private, work.rows, work.scores, work.parts, work.norms),
             *(work.features, work.pieces, work.every),
         )
     }
