@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+BLOCK = 2**20  # entries that are looked at together: X may be larger than memory
+
 
 def check_inputs(
     X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X"
@@ -174,14 +176,18 @@ def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     array = _converted(array, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        # a finite sum needs finite terms, and costs no temporary array; the reverse is not true
-        if not np.isfinite(array.sum()) and not (finite := np.isfinite(array)).all():
-            where = np.unravel_index(int(np.argmin(finite)), array.shape)
-            place = ", ".join(str(int(i)) for i in where)
-            raise ValueError(
-                f"{name} must be finite in {dtype}, found {array[where]} at index [{place}]"
-            )
+    flat = array.reshape(-1)
+    for first in range(0, flat.size, BLOCK):
+        block = flat[first : first + BLOCK]
+        with np.errstate(over="ignore", invalid="ignore"):
+            # a finite sum needs finite terms, and costs no temporary array; the reverse is not true
+            if np.isfinite(block.sum()) or (finite := np.isfinite(block)).all():
+                continue
+        where = np.unravel_index(first + int(np.argmin(finite)), array.shape)
+        place = ", ".join(str(int(i)) for i in where)
+        raise ValueError(
+            f"{name} must be finite in {dtype}, found {array[where]} at index [{place}]"
+        )
     return array
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
+from ._readahead import MappedRows, read_ahead
 from .kernels import clip, machine, program
 from .kernels import optimizer as kernel_optimizer
 from .kernels import team as kernel_team
@@ -164,7 +165,10 @@ class Execution:
         self._parameters = self._make_parameters()
         self._hyper = self._make_hyper()
         self._samples, self._others = samples.as_samples(), others.as_samples()
-        self._order = np.empty(len(samples), np.int64) if procedure.shuffled else samples.chosen
+        self._order = samples.chosen.copy() if procedure.shuffled else samples.chosen
+        # a system reads ahead by itself where the order is the file's
+        mapped = map(MappedRows.of, (samples.x, samples.targets)) if procedure.shuffled else ()
+        self._mapped = [rows for rows in mapped if rows is not None]
         parts = -(-len(others) // self.alone.plan.rows) if others.is_labelled else 0
         self._parts = np.zeros((parts, 3))
         self._outputs = np.zeros((0, size), dtype) if outputs is None else outputs
@@ -229,7 +233,8 @@ class Execution:
         those after the last whole step.
         """
         self._begin(epochs, schedule)
-        complete = Team(self._member, self._threads, self._state).run(watch)
+        size = self._threads + bool(self._mapped)
+        complete = Team(self._train_or_read, size, self._state).run(watch)
         self._epochs_before += self.epochs_done
         self._steps_before += self.epochs_done * self.steps_per_epoch
         return complete
@@ -297,6 +302,18 @@ class Execution:
             self._member(0)
         elif not Team(self._member, self._threads, self._state).run():
             raise KeyboardInterrupt
+
+    def _train_or_read(self, thread: int) -> None:
+        """Train; one more than the team has threads reads ahead for them."""
+        if thread < self._threads:
+            self._member(thread)
+        else:
+            read_ahead(self._mapped, self._order, self._progress)
+
+    def _progress(self) -> int | None:
+        """Samples of the running epoch that are done, None if the team is."""
+        is_over = self._state[kernel_team.STOP] or self.diverged
+        return None if is_over or self.epochs_done == self._job.epochs else self.samples_done
 
     def _member(self, thread: int) -> None:
         work, alone_work = self.workspaces[thread]
