@@ -220,7 +220,7 @@ def gelu_tanh_slope(x):
 
 @inlined
 def silu(x):
-    """x / (1 + e**-x): h = t / (1 + e**t), added here as -t is at hand."""
+    """x / (1 + e**-x): h = |x| / (1 + e**|x|); here t = -|x|, so -h is added."""
     t = below_zero(x)
     n, h, d, rest = logistic_parts(t)
     return relu(x) + scale(fma(t, h, t * d * rest), n)
@@ -228,7 +228,7 @@ def silu(x):
 
 @inlined
 def silu_slope(x):
-    """h' = s - t s (1 - s) with s = e / (1 + e), e = e**-t."""
+    """h' = s (1 + t (1 - s)) with s = 1 / (1 + e**-t), t = -|x|."""
     t = below_zero(x)
     n, h, d, rest = logistic_parts(t)
     one = fill(x, 1.0)
