@@ -12,10 +12,10 @@ import numpy as np
 from numba import njit
 
 from fastmlp.kernels._jit import OPTIONS
-from fastmlp.kernels.activation import activation_forward
+from fastmlp.kernels.activation import activation_backward, activation_forward
 from fastmlp.kernels.gemm import multiply, multiply_transposed, transpose
 from fastmlp.kernels.machine import CACHE_LINE, VECTOR_BYTES
-from fastmlp.kernels.simd import fma, lanes, load, matrix, panels, store
+from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, store
 from fastmlp.kernels.team import barrier
 
 CHAINS = 12  # independent: two FMA units times a latency of four cycles need at least eight
@@ -84,6 +84,40 @@ def activate(a, z, code, rows, columns):
     """a <- f(z), the columns in whole vectors."""
     values, slopes = matrix(z, 0, rows, columns, columns), matrix(z, 0, 1, columns, columns)
     activation_forward(matrix(a, 0, rows, columns, columns), values, code, 0.0, slopes)
+
+
+@njit(**OPTIONS)
+def differentiate(da, a, code, rows, columns):
+    """da <- f'(z) da for a = f(z), the columns in whole vectors."""
+    values, slopes = matrix(a, 0, rows, columns, columns), matrix(a, 0, 1, columns, columns)
+    activation_backward(matrix(da, 0, rows, columns, columns), values, code, 0.0, slopes)
+
+
+@njit(**OPTIONS)
+def read_all(x, times):
+    """Add up x, so many times: eight sums, nothing but loads and additions; x_0 gets them."""
+    v = lanes(x)
+    m = matrix(x, 0, len(x) // (8 * v), 8 * v, 8 * v)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = fill(load(m, 0, 0), 0.0)
+    for _ in range(times):
+        for i in range(m.shape[0]):
+            s0, s1 = s0 + load(m, i, 0), s1 + load(m, i, v)
+            s2, s3 = s2 + load(m, i, 2 * v), s3 + load(m, i, 3 * v)
+            s4, s5 = s4 + load(m, i, 4 * v), s5 + load(m, i, 5 * v)
+            s6, s7 = s6 + load(m, i, 6 * v), s7 + load(m, i, 7 * v)
+    store(m, 0, 0, ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)))
+
+
+@njit(**OPTIONS)
+def update_all(x, times):
+    """x <- x / 2 + 1, so many times: a load, an FMA and a store each."""
+    v = lanes(x)
+    m = matrix(x, 0, len(x) // (8 * v), 8 * v, 8 * v)
+    half, one = fill(load(m, 0, 0), 0.5), fill(load(m, 0, 0), 1.0)
+    for _ in range(times):
+        for i in range(m.shape[0]):
+            for j in range(0, 8 * v, v):
+                store(m, i, j, fma(load(m, i, j), half, one))
 
 
 @njit(**OPTIONS)

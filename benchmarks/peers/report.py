@@ -16,6 +16,7 @@ PARTS = {
     "elementwise": "part_elementwise",
     "predict": "part_predict",
     "startup": "startup",
+    "roofline": "roofline",
     "scale": "scale",
 }
 HEAD = """\

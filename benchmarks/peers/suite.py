@@ -7,15 +7,20 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.bench_elementwise import FASTMLP, arguments, torch_functions
 from benchmarks.common import synthetic
-from benchmarks.inner_kernels import fma_peak
+from benchmarks.inner_kernels import activate, differentiate, fma_peak, meet, read_all, update_all
 from benchmarks.layer import PRODUCTS, Layer
 
 __all__ = [
     "FASTMLP",
     "PRODUCTS",
     "Layer",
+    "activate",
     "arguments",
+    "differentiate",
     "fma_peak",
+    "meet",
+    "read_all",
     "synthetic",
     "torch_functions",
+    "update_all",
 ]
