@@ -55,7 +55,7 @@ def _available_cores() -> int:
 
 
 class Team:
-    """Threads that each call one jitted function, while this one waits and may stop them.
+    """Threads that each call one function, while this one waits and may stop them.
 
     `state` is the int64 array through which the threads meet and are told to stop.
     """

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +41,7 @@ NETWORK_OF = {
 
 MAPPED_SIZES, MAPPED_BYTES, LIMIT = (784, 512, 512, 10), 2_000_000_000, 500_000_000
 MAPPED_ROUNDS = 3  # an epoch over the file takes seconds
+ORDERS = {"in the file's order": False, "shuffled": True}
 
 
 def measure(options: Options) -> Figures:
@@ -136,12 +138,14 @@ def _mapped(options: Options) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "X.npy"
         _write(path)
-        rounds = []
+        rounds: dict[str, list[tuple[Figures, Figures]]] = {order: [] for order in ORDERS}
         try:
             for _ in range(min(options.rounds, MAPPED_ROUNDS)):
-                inside = _alone(_train_on_file, path, options.threads, None)
-                with limited(LIMIT) as group:
-                    rounds.append((_alone(_train_on_file, path, options.threads, group), inside))
+                for order, pairs in rounds.items():
+                    run = partial(_alone, _train_on_file, path, options.threads, ORDERS[order])
+                    inside = run(None)
+                    with limited(LIMIT) as group:
+                        pairs.append((run(group), inside))
         except OSError as error:
             return {"skipped": f"{type(error).__name__}: {error}"}
     return {"rounds": rounds}
@@ -158,8 +162,8 @@ def _write(path: Path) -> None:
     array.flush()
 
 
-def _train_on_file(path: Path, threads: int, group: Path | None) -> Figures:
-    """Train an epoch in the file's order: mapped and in a group of little memory, or loaded."""
+def _train_on_file(path: Path, threads: int, shuffle: bool, group: Path | None) -> Figures:
+    """Train an epoch on a file: mapped and in a group of little memory, or loaded."""
     fm.kernels.warmup()
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # it comes from the disk
@@ -173,7 +177,7 @@ def _train_on_file(path: Path, threads: int, group: Path | None) -> Figures:
         optimizer=fm.SGD(1e-3),
         batch_size=BATCH,
         epochs=1,
-        shuffle=False,
+        shuffle=shuffle,
         threads=threads,
     )
     call = time.perf_counter() - begin
@@ -229,17 +233,23 @@ def _growth_table(growth: Figures) -> str:
 def _mapped_text(mapped: Figures) -> str:
     if "skipped" in mapped:
         return f"A memory-mapped array: left out, {mapped['skipped']}."
-    inside = [loaded for _, loaded in mapped["rounds"]]
-    outside = [file for file, _ in mapped["rounds"]]
-
-    def speed(key: str) -> str:
-        return with_range(ratios([a[key] for a in inside], [b[key] for b in outside]))
-
-    peaks = [max(run["peak"] for run in runs) / MB for runs in (outside, inside)]
     return (
         f"A memory-mapped array of {MAPPED_BYTES / MB:,.0f} MB, read from the disk by a process in "
         f"a control group of {LIMIT / MB:,.0f} MB, {'-'.join(map(str, MAPPED_SIZES))}, batch "
-        f"{BATCH}, in the file's order: the epoch has {speed('seconds')} of the speed in memory, "
-        f"the call with its check of all samples {speed('call')}. Peak memory, pages of the file "
-        f"included, {peaks[0]:,.0f} MB; loaded, {peaks[1]:,.0f} MB."
+        f"{BATCH}: an epoch, and the call with its check of all samples, in parts of the speed in "
+        "memory; peak memory in MB, pages of the file included.\n\n"
+        + _mapped_table(mapped["rounds"])
     )
+
+
+def _mapped_table(rounds: dict[str, list[tuple[Figures, Figures]]]) -> str:
+    cells = []
+    for order, pairs in rounds.items():
+        files, loaded = zip(*pairs, strict=True)
+        speeds = (
+            with_range(ratios([run[key] for run in loaded], [run[key] for run in files]))
+            for key in ("seconds", "call")
+        )
+        peaks = (f"{max(run['peak'] for run in runs) / MB:,.0f}" for runs in (files, loaded))
+        cells.append((order, *speeds, *peaks))
+    return table(("order", "epoch", "call", "peak", "peak if loaded"), cells)
