@@ -18,8 +18,9 @@ counted from the layers' sizes, for one thread of the team:
 
 Left out: what the register tile reads again from L1 and L2, the search for inputs that are zero,
 W^T's place, padding, the loss, Adam's arithmetic, the shuffle, and waiting for threads that are
-late. What is left out or cannot overlap is the rest of the time. Nothing says that limits overlap:
-no single one explains more than its share, and all of them together can be more than 100 %.
+late. Each share of a step is what it would take if there were that limit alone: FMAs, loads and
+stores can overlap, barriers and functions hardly. So a sum far below 100 % says how much time goes
+where nothing is counted, and one above it that limits do overlap.
 """
 
 import itertools
@@ -54,7 +55,7 @@ BYTES = 4  # of a float
 L1, L2, L3, MEMORY = LEVELS = ("L1", "L2", "L3", "memory")
 CACHES = {L1: 48 * KB, L2: MB}  # where Linux does not tell
 BEYOND = 16 * MB  # a thread: what is larger counts as memory, whatever L3 a shared host has
-VOLUME = 512 * MB  # that a thread moves in one measurement
+VOLUME = 256 * MB  # that a thread moves in one measurement
 FUNCTIONS = ("softplus", "tanh")
 CROSSINGS = 20_000
 
@@ -209,20 +210,23 @@ class Need:
     ) -> dict[str, float]:
         """Return the time of each kind of need at its limit."""
         at_peak = 2e-9 * threads / limits.fma
-        memory = {
-            level: 1e-9
-            * threads
-            * (self.read[level] / limits.read[level] + self.update[level] / limits.update[level])
-            for level in LEVELS
-        }
+        seconds = {level: self._at(limits, level) * threads for level in LEVELS}
         return {
             "FMA, dense": self.dense * at_peak,
             "FMA": self.multiplied * at_peak,
-            **memory,
+            **seconds,
             "functions": self.elements * limits.functions[activation],
             "barriers": self.barriers * limits.barrier if threads > 1 else 0.0,
             "start": limits.start / steps,
         }
+
+    def _at(self, limits: Limits, level: str) -> float:
+        """Seconds of reads and updates, were all of a level's bandwidth this thread's."""
+        reads, updates = (
+            self.read[level] / limits.read[level],
+            self.update[level] / limits.update[level],
+        )
+        return (reads + updates) / 1e9
 
 
 def is_narrow(sizes: Sequence[int]) -> bool:
