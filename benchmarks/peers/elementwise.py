@@ -13,8 +13,8 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from report import table
 from suite import FASTMLP, arguments, torch_functions
+from tables import ratios, table, with_range
 
 COLUMNS = (
     "function",
@@ -43,14 +43,13 @@ class Row:
     errors: tuple[float, float] | None
 
     def cells(self) -> tuple[str, ...]:
-        ratios = sorted(b / a for a, b in zip(self.ours, self.theirs, strict=True))
         ours, theirs = ("", "") if self.errors is None else (f"{e:.3g}" for e in self.errors)
         return (
             f"{self.name} {self.shape[0]} x {self.shape[1]}",
             self.dtype,
             f"{median(self.ours):.3f}",
             f"{median(self.theirs):.3f}",
-            f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            with_range(ratios(self.theirs, self.ours)),
             ours,
             theirs,
         )
