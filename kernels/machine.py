@@ -1,8 +1,8 @@
 """The one table of machine numbers: what the CPU offers and what the kernels make of it.
 
 Bits depend on `HAS_FMA` (one rounding or two) and on what decides the order of sums: `VECTOR_BYTES`
-(a row of logits), `MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches), `PARTIAL_BLOCKS` and `NARROW_OUTPUT`
-(logits). The rest is speed alone.
+(a row of logits), `MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches),
+`PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
 """
 
 import os

@@ -37,8 +37,8 @@ LOSS, ACCURACY, VALIDATION_LOSS, VALIDATION_ACCURACY, WEIGHT, HISTORY = range(6)
 class Job(NamedTuple):
     """What to run: codes and sizes of loops. `optimizer` KEEP keeps the gradient, no update.
 
-    `threads` are in the team. `batch_size` rows make a step. `clip` is a code of clip.py, `limit` its norm. `first_epoch` and
-    `first_step` tell where in a longer run this one begins.
+    `threads` are in the team. `batch_size` rows make a step. `clip` is a code of clip.py, `limit`
+    its norm. `first_epoch` and `first_step` tell where in a longer run this one begins.
     """
 
     threads: int
