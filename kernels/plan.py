@@ -42,11 +42,11 @@ class Plan(NamedTuple):
     """A team, and where everything lies: the tables, and offsets in elements into workspaces.
 
     `table` int64 [L + 1, COLUMNS], `numbers` float64 [L + 1, NUMBERS] and `tensors` int64 [n, 3]:
-    see above. Then the number of threads that share a pass, and in how many groups at most the
-    passes of a step are cut (1, or the threads take whole groups, each pass of one thread); whether
-    the output layer is split by rows; whether this is training (dropout, statistics of the batch);
-    the most rows of a pass; every how many layers the activations are kept (1: all are); the seed
-    of dropout; the partial logits (shared); and each thread's own inputs, logits, gradient strip,
+    see above. Then the number of threads that share a pass; in how many groups at most the passes
+    of a step are cut, which the threads share out (1: they share each pass); whether the output
+    layer is split by rows; whether this is training (dropout, statistics of the batch); the most
+    rows of a pass; every how many layers the activations are kept (1: all are); the seed of
+    dropout; the partial logits (shared); and each thread's own inputs, logits, gradient strip,
     packed deltas, row of zeros and row of targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
@@ -76,10 +76,11 @@ class Workspace(NamedTuple):
     """A thread's numbers and its scratch: shared by the team, private, its rows and their scores.
 
     `member` is its number in the team, `thread` that among those that share a pass. shared,
-    private: flat, of the network's dtype, 64-byte aligned; running, the team's: mean and variance
-    of each unit with batch norm; rows int64 [B]; scores float64 [3, B], the team's if the loss is
-    split between threads; parts float64 [passes, 3], the team's: loss, right answers and
-    weight of each pass of a step; norms float64, the team's: a sum for each chunk of each tensor;
+    private: flat, of the network's dtype, 64-byte aligned (shared by those that share a pass);
+    running, the team's: mean and variance of each unit with batch norm; rows int64 [B]; scores
+    float64 [3, B], shared if the loss is split between threads; parts float64 [passes, 3], the
+    team's: loss, right answers and weight of each pass of a step; norms float64, the team's: a sum
+    for each chunk of each tensor;
     features int64 [1 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass, their
     numbers, and scratch; pieces int64 [2, I]: scratch of the gather; every int64: 0, 1, 2 ... up to
     the widest layer.

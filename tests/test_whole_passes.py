@@ -1,0 +1,89 @@
+"""A small network's step of several passes: each thread takes whole ones, in groups."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmlp as fm
+from fastmlp._execution import Batch, Execution, Procedure
+from fastmlp.kernels import machine
+
+PASS, GROUPS = machine.MICRO_BATCH, machine.PASS_GROUPS
+SMALL = [4, 32, 16, 4]
+OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"activation": "tanh"}, {}),
+    ({"activation": "gelu", "dropout": [0.1, 0.2, 0.0]}, {"clip_norm": 0.1}),
+    ({"activation": "prelu", "l2": 0.01, "l1": 0.001}, {"clip_global_norm": 0.1}),
+    ({"norm": "layer"}, {"clip_value": 0.01, "average": 0.9, "checkpoint_every": 2}),
+    ({"norm": "batch"}, {"accumulate": 2}),  # which is shared by the pass
+]
+
+
+def samples(rows: int, features: int = 4, outputs: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets that are learnt."""
+    rng = np.random.default_rng(rows)
+    x = rng.normal(size=(rows, features))
+    return x, np.tanh(x @ rng.normal(size=(features, outputs)))
+
+
+def groups_of(net: fm.MLP, rows: int) -> int:
+    """In how many groups the passes of a full batch are cut."""
+    x, y = (a.astype(net.dtype) for a in samples(rows, net.layer_sizes[0], net.layer_sizes[-1]))
+    batch = Batch.of(x, net.layer_sizes[-1], targets=y)
+    return int(Execution(net, procedure=Procedure(rows), samples=batch).team.plan.groups)
+
+
+def test_groups() -> None:
+    small = fm.MLP(SMALL, loss="squared_error")
+    assert groups_of(small, PASS) == 1
+    assert groups_of(small, PASS + 1) == 2
+    assert groups_of(small, (GROUPS + 3) * PASS) == GROUPS
+    assert groups_of(fm.MLP(SMALL, norm="batch", loss="squared_error"), 3 * PASS) == 1
+    assert groups_of(fm.MLP([64, 256, 4], loss="squared_error"), 3 * PASS) == 1
+
+
+@pytest.mark.jit  # without the compiler there is one thread
+@pytest.mark.parametrize(("of_net", "of_fit"), OPTIONS)
+@pytest.mark.parametrize(
+    ("rows", "batch_size"),
+    # a last step of one pass; more passes than groups; fewer passes than threads
+    [(9 * PASS + 5, 4 * PASS), ((GROUPS + 3) * PASS + 7, None), (PASS + 1, None)],
+)
+def test_bits(
+    rows: int, batch_size: int | None, of_net: dict[str, Any], of_fit: dict[str, Any]
+) -> None:
+    x, y = samples(rows)
+    results = set()
+    for threads in (1, 2, 3, 5):
+        net = fm.MLP(SMALL, loss="squared_error", seed=1, **of_net)
+        history = fm.fit(
+            net, x, y, batch_size=batch_size, epochs=3, threads=threads, validation=(x, y), **of_fit
+        )
+        results.add((net.theta.tobytes(), str(history)))
+    assert len(results) == 1
+
+
+def test_gradient_is_the_mean_of_the_passes() -> None:
+    x, y = samples((GROUPS + 3) * PASS)
+    net = fm.MLP(SMALL, activation="tanh", loss="squared_error", dtype="float64")
+    loss, gradient = net.loss_and_gradient(x, y)
+    parts = [
+        net.loss_and_gradient(x[first : first + PASS], y[first : first + PASS])
+        for first in range(0, len(x), PASS)
+    ]
+    assert loss == pytest.approx(np.mean([part for part, _ in parts]), rel=1e-14)
+    mean = np.mean([part.flat for _, part in parts], axis=0)
+    np.testing.assert_allclose(gradient.flat, mean, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("bad", [0, PASS + 7, 9 * PASS])
+def test_one_pass_that_diverges_stops_all(threads: int, bad: int) -> None:
+    x, y = samples(9 * PASS + 5)
+    y[bad] = 1e30  # whose square is infinite
+    net = fm.MLP(SMALL, loss="squared_error")
+    before = net.theta.copy()
+    with pytest.raises(fm.DivergenceError):
+        fm.fit(net, x, y, batch_size=None, epochs=2, threads=threads)
+    np.testing.assert_array_equal(net.theta, before)
