@@ -397,7 +397,7 @@ def _square_sum(typing: Any, m: Any, row: Any) -> Any:
         columns = cgutils.unpack_tuple(builder, view.shape)[1]
         total = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * vector.lanes))
         with cgutils.for_range_slice(builder, INT64(0), columns, INT64(vector.lanes)) as (j, _):
-            pointer, _ = element_pointer(context, builder, sig.args[0], *values, j)
+            pointer, _ = element_pointer(context, builder, sig.args[0], values[0], values[1], j)
             x = load_from(builder, vector, pointer)
             x = x if vector.dtype.bitwidth == 64 else builder.fpext(x, wide)
             builder.store(builder.fadd(builder.load(total), builder.fmul(x, x)), total)
