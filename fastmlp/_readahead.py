@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 64 * 2**20  # bytes ahead of the team, so also how much of a step is asked for
-CHUNK = 256  # rows between two looks at where the team is
+CHUNK = 1024  # rows between two looks at where the team is
 POLL_SECONDS = 0.001
 
 
