@@ -187,8 +187,8 @@ def complexity(
            gradient          0
     optimizer state    820,352
         activations    135,168
-          workspace     78,208
-             memory  1,854,080
+          workspace    126,240
+             memory  1,902,112
     """
     architecture = Architecture.of(layer_sizes, activation, norm, dropout)
     batch = check_whole(batch, "batch", 1)

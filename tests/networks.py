@@ -180,7 +180,7 @@ def small_cases() -> list[Case]:
         small_case(Loss("pinball", quantile=0.3), ["prelu"]),
         small_case("poisson", ["tanh"]),
         small_case("half_squared_error", [], count=300),
-        small_case("softmax_cross_entropy", ["tanh"], count=20, has_zero_feature=True),
+        small_case("softmax_cross_entropy", ["tanh"], count=20, inputs=64),
     ]
 
 
@@ -188,18 +188,20 @@ def small_case(
     loss: str | Loss,
     activation: list[str | Activation],
     count: int = 5,
-    has_zero_feature: bool = False,
+    inputs: int = 2,
     **options: Any,
 ) -> Case:
-    """A network of 2 inputs, 3 outputs and 4 units in each hidden layer, with weighted samples."""
+    """A network of 3 outputs and 4 units in each hidden layer, with weighted samples.
+
+    All inputs but the first and the last two are zero.
+    """
     rng = np.random.default_rng(1)
-    sizes = [2, *[4] * len(activation), 3]
+    sizes = [inputs, *[4] * len(activation), 3]
     net = fm.MLP(sizes, activation=activation, loss=loss, dtype="float64", seed=2, **options)
     randomize(rng, net)
     y = random_targets(rng, net.loss.name, count, 3)
     if net.loss == Loss("softmax_cross_entropy"):
         y = rng.integers(0, 3, count)
-    X = rng.normal(size=(count, 2))
-    if has_zero_feature:
-        X[:, 0] = 0
+    X = rng.normal(size=(count, inputs))
+    X[:, 1:-2] = 0
     return Case(net, X, y, rng.uniform(0.2, 2.0, count), 1)

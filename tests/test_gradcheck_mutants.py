@@ -95,10 +95,7 @@ BROKEN = {
     ],
     "program.py": [
         ("objective, p, 1.0 / weight if weight > 0 else 0.0", "objective, p, 1.0 / rows"),
-        (
-            "receiver = make_rule(KEEP if start == 0 else ADD, hyper, row)",
-            "receiver = make_rule(KEEP, hyper, row)",
-        ),
+        ("for group in range(1, groups):", "for group in range(2, groups):"),
     ],
     "optimizer.py": [
         ("choose_less(zero, p, size, choose_less(p, zero, -size, zero))", "size"),

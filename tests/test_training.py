@@ -663,3 +663,52 @@ def test_duplicates_are_networks(duplicate: Callable[[fm.MLP], fm.MLP]) -> None:
     twin.metadata["made"] = "by training"
     assert net.theta.tobytes() == before
     assert net.metadata["made"] == "by hand"
+
+
+# Inputs that are zero throughout a batch
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": fm.SGD(0.1)},
+        {"optimizer": fm.SGD(0.1, momentum=0.9)},
+        {"optimizer": fm.Adam(0.01)},
+        {"optimizer": fm.SGD(0.1), "clip_global_norm": 0.5},
+        {"optimizer": fm.SGD(0.1), "accumulate": 2, "average": 0.9},
+    ],
+    ids=["sgd", "momentum", "adam", "clip", "average"],
+)
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inputs_that_are_never_zero_change_nothing_when_added_to(
+    settings: dict[str, Any], l2: float, dtype: str
+) -> None:
+    """What is left out as zero is as if it were there: tiny numbers are not left out."""
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(90, 131)).astype(dtype)
+    X *= rng.random(131) < np.linspace(0, 0.6, 131)  # whole columns are zero
+    X *= rng.random(X.shape) < 0.1  # and many in a batch
+    y, tiny = rng.integers(0, 4, 90), np.where(X == 0, np.asarray(1e-30, dtype), X)
+    trained = []
+    for inputs, threads in ((X, 1), (X, 2), (X, 3), (tiny, 2)):
+        net = fm.MLP([131, 70, 4], activation="tanh", l2=l2, seed=1, dtype=dtype)
+        fm.fit(net, inputs, y, batch_size=16, epochs=3, threads=threads, **settings)
+        trained.append(net)
+    skipped, two, three, all_there = (net.theta for net in trained)
+    np.testing.assert_array_equal(skipped, two)
+    np.testing.assert_array_equal(skipped, three)
+    np.testing.assert_allclose(skipped, all_there, rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(trained[0].weights[0], fm.MLP([131, 70, 4], seed=1).weights[0])
+
+
+@pytest.mark.jit
+def test_rows_of_zeros_alone() -> None:
+    net = fm.MLP([100, 8, 3], seed=0, dtype="float64")
+    X, y = np.zeros((20, 100)), np.arange(20) % 3
+    before = net.weights[0].copy()
+    fm.fit(net, X, y, optimizer=fm.SGD(0.1), epochs=2)
+    np.testing.assert_array_equal(net.weights[0], before)
+    assert np.isfinite(net.theta).all()
+    assert net.biases[1].any()
