@@ -107,7 +107,7 @@ class Data:
             data = fm.datasets.load_mnist(mnist)
             X, y, name = data.X_train[:samples], data.y_train[:samples], "MNIST"
         if work.dense:
-            X, name = (X + 1) / 2, f"{name}, inputs (x + 1) / 2"
+            X, name = np.maximum(X, np.float32(2**-10)), f"{name}, zeros made 2**-10"
         return cls(X, y, name)
 
     @classmethod
