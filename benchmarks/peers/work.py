@@ -44,7 +44,7 @@ class Work:
 
     def __str__(self) -> str:
         batch = f"batch {self.batch_size:,}" if self.is_classifier else f"all {self.batch_size:,}"
-        dense = ", no input zero" if self.dense else ""
+        dense = ", no zeros" if self.dense else ""
         sizes = "-".join(map(str, self.sizes))
         return f"{sizes} {self.activation}, {batch}, {self.optimizer}{dense}"
 
