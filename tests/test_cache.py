@@ -422,7 +422,8 @@ def test_info() -> None:
     assert info["fingerprint"] == _jit.FINGERPRINT == Path(info["cache_folder"]).name
     assert info["vector_bytes"] == machine.VECTOR_BYTES
     assert info["fused_multiply_add"] == machine.HAS_FMA
-    assert "rows x 3 vectors" in info["tile"]
+    rows = min(machine.ACCUMULATORS // 3, machine.TILE_ROWS)
+    assert info["tile"] == f"{rows} rows x 3 vectors"
     assert info["python"] == sys.version.split()[0]
     assert set(info["cpu_features"]) <= {name for name, has in machine.FEATURES.items() if has}
     assert set(info["warm"]) == {"float32", "float64"}
