@@ -377,12 +377,17 @@ def sgd(theta: Array, g: Array, rule: Any) -> None:
     theta[...] = rule.shrink * theta.astype(np.float64) - rule.rate * g
 
 
+def without_subnormal(x: Array, like: Array) -> Array:
+    """x, or 0 where it is smaller than every normal number of `like`'s dtype."""
+    return np.where(np.abs(x) < np.finfo(like.dtype).tiny, 0, x)
+
+
 def momentum(theta: Array, m: Array, g: Array, rule: Any) -> None:
     """m <- decay m + g; theta <- shrink theta - (rate m + gradient_rate g).
 
     Polyak: rate is the learning rate, gradient_rate 0; Nesterov: decay times it, and it.
     """
-    m[...] = rule.decay_1 * m.astype(np.float64) + g
+    m[...] = without_subnormal(rule.decay_1 * m.astype(np.float64) + g, m)
     step = rule.rate * m.astype(np.float64) + rule.gradient_rate * g
     theta[...] = rule.shrink * theta.astype(np.float64) - step
 
@@ -399,7 +404,7 @@ def scaled(theta: Array, v: Array, g: Array, rule: Any) -> None:
     Adagrad: decay = gain = 1; RMSProp: gain = 1 - decay.
     """
     g = g.astype(np.float64)
-    v[...] = rule.decay_2 * v.astype(np.float64) + rule.gain_2 * g**2
+    v[...] = without_subnormal(rule.decay_2 * v.astype(np.float64) + rule.gain_2 * g**2, v)
     theta[...] = rule.shrink * theta.astype(np.float64) - rule.rate * g / denominator(v, rule)
 
 
@@ -411,8 +416,8 @@ def adam(theta: Array, m: Array, v: Array, g: Array, rule: Any) -> None:
     that m and v are freed of their start at zero. AdamW shrinks too; NAdam has a gradient_rate.
     """
     g = g.astype(np.float64)
-    m[...] = rule.decay_1 * m.astype(np.float64) + (1 - rule.decay_1) * g
-    v[...] = (1 - rule.gain_2) * v.astype(np.float64) + rule.gain_2 * g**2
+    m[...] = without_subnormal(rule.decay_1 * m.astype(np.float64) + (1 - rule.decay_1) * g, m)
+    v[...] = without_subnormal((1 - rule.gain_2) * v.astype(np.float64) + rule.gain_2 * g**2, v)
     step = (rule.rate * m.astype(np.float64) + rule.gradient_rate * g) / denominator(v, rule)
     theta[...] = rule.shrink * theta.astype(np.float64) - step
 
