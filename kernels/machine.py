@@ -33,7 +33,7 @@ STRIP_ROWS = 64
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
 # outputs of a layer for each row of a pass, from which on W is not transposed for dA = dZ W^T
-ROW_PRODUCT = 128
+ROW_PRODUCT = 32
 # from how many features on a pass looks for those that are zero in all its rows
 SKIPPED_FEATURES = 64
 # a narrow output layer is summed over at most this many fixed blocks of units
