@@ -14,10 +14,20 @@ of it is named in `plan.py`.
 from typing import Any, NamedTuple
 
 from . import machine
-from ._jit import glue, inlined, kernel
+from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
-from .gemm import descend, multiply, multiply_transposed, next_width, pack, transpose
+from .gemm import (
+    add_row_products,
+    descend,
+    multiply,
+    multiply_transposed,
+    next_width,
+    no_row_products,
+    pack,
+    store_row_products,
+    transpose,
+)
 from .loss import loss_backward
 from .norm import (
     batch_norm_backward,
@@ -90,7 +100,6 @@ from .simd import (
     absolute,
     fill,
     first_lanes,
-    fma,
     lane_sum,
     lanes,
     load,
@@ -376,52 +385,22 @@ def loss_and_delta(plan, work, samples, team, objective, p, scale):
         barrier(team, plan.threads)
 
 
-@inlined
-def store_lane_sums(da, b, i, count, sum_0, sum_1, sum_2, sum_3):
-    """da[b, i:i + 4] <- the sums over the lanes, those from `count` on zero."""
-    da[b, i] = lane_sum(sum_0) if count > 0 else 0.0
-    da[b, i + 1] = lane_sum(sum_1) if count > 1 else 0.0
-    da[b, i + 2] = lane_sum(sum_2) if count > 2 else 0.0
-    da[b, i + 3] = lane_sum(sum_3) if count > 3 else 0.0
-
-
 @kernel
 def products_with_rows(plan, work, theta, p, layer, low, high):
-    """dA = dZ W^T as products of rows, two of dZ with four of W at once: for few rows of dZ.
-
-    A product is a sum in each lane over ascending vectors of columns, then over the lanes. What is
-    too much at the edges is computed twice.
-    """
-    last_row, last_b = plan.table[layer - 1, SIZE] - 1, p.rows - 1
+    """dA = dZ W^T for few rows of dZ, as `gemm.add_row_products` makes it: W is not transposed."""
+    size = plan.table[layer - 1, SIZE]
     da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
-    zero = fill(load(da, 0, 0), 0.0)
     for i in range(low, high, 4):
-        row_0, row_1 = min(i, last_row), min(i + 1, last_row)
-        row_2, row_3 = min(i + 2, last_row), min(i + 3, last_row)
         for b in range(0, p.rows, 2):
-            above_0, above_1, above_2, above_3 = zero, zero, zero, zero
-            below_0, below_1, below_2, below_3 = zero, zero, zero, zero
+            sums = no_row_products(da)
             for owner in range(owners_of(plan, layer)):
                 top, bottom = 0, plan.table[layer, LD]
                 if owners_of(plan, layer) > 1:
                     top, bottom = units_of(plan, layer, owner)
                 dz = deltas_of(plan, work, layer, p, owner, top, bottom)
-                w = weights_of(plan, theta, layer, 0, last_row + 1, top, bottom)
-                for q in range(w.shape[0]):
-                    above = load(dz, b, q * lanes(dz))
-                    below = load(dz, min(b + 1, last_b), q * lanes(dz))
-                    part = load(w[q], row_0, 0)
-                    above_0, below_0 = fma(above, part, above_0), fma(below, part, below_0)
-                    part = load(w[q], row_1, 0)
-                    above_1, below_1 = fma(above, part, above_1), fma(below, part, below_1)
-                    part = load(w[q], row_2, 0)
-                    above_2, below_2 = fma(above, part, above_2), fma(below, part, below_2)
-                    part = load(w[q], row_3, 0)
-                    above_3, below_3 = fma(above, part, above_3), fma(below, part, below_3)
-            count = last_row + 1 - i
-            store_lane_sums(da, b, i - low, count, above_0, above_1, above_2, above_3)
-            if b < last_b:
-                store_lane_sums(da, b + 1, i - low, count, below_0, below_1, below_2, below_3)
+                w = weights_of(plan, theta, layer, 0, size, top, bottom)
+                sums = add_row_products(sums, dz, b, w, i)
+            store_row_products(da, b, i - low, sums, size - i)
 
 
 @glue

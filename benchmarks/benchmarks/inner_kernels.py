@@ -13,8 +13,15 @@ from numba import njit
 
 from fastmlp.kernels._jit import OPTIONS
 from fastmlp.kernels.activation import activation_backward, activation_forward
-from fastmlp.kernels.gemm import multiply, multiply_transposed, transpose
-from fastmlp.kernels.machine import CACHE_LINE, VECTOR_BYTES
+from fastmlp.kernels.gemm import (
+    add_row_products,
+    multiply,
+    multiply_transposed,
+    no_row_products,
+    store_row_products,
+    transpose,
+)
+from fastmlp.kernels.machine import CACHE_LINE, ROW_PRODUCT, VECTOR_BYTES
 from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, store
 from fastmlp.kernels.team import barrier
 
@@ -46,11 +53,22 @@ def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs
 
 @njit(**OPTIONS)
 def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, batch, inputs, outputs):
-    """dA [B, I] = dZ [B, O] W^T, W^T made first; dA in a block for each owner of columns."""
+    """dA [B, I] = dZ [B, O] W^T, W^T made first; dA in a block for each owner of columns.
+
+    For few rows of wide outputs W is not transposed, as in training.
+    """
     v, (top, bottom, low, high) = lanes(da), part
     rows, width, ld = bottom - top, high - low, padded(dz, outputs)
     for _ in range(times):
-        if rows * width > 0:
+        if rows * width > 0 and batch * ROW_PRODUCT <= ld:
+            c = matrix(da, low * batch + top * width, rows, width, width)
+            a = matrix(dz, top * ld, rows, ld, ld)
+            own = panels(w, 0, ld // v, inputs, inputs * v, v)
+            for n in range(low, high, 4):
+                for m in range(0, rows, 2):
+                    sums = add_row_products(no_row_products(c), a, m, own, n)
+                    store_row_products(c, m, n - low, sums, inputs - n)
+        elif rows * width > 0:
             transposed = panels(wt, low * ld, width // v, ld, ld * v, v)
             own = panels(w, low * v, ld // v, min(high, inputs) - low, inputs * v, v)
             transpose(transposed, own)
