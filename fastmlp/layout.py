@@ -358,10 +358,6 @@ def allocate(
         table[0, kernel_plan.DELTA] = shared.take(rows * strides[0])
     if not narrow:
         region(last, kernel_plan.OUTPUT, None, 2 if last == 1 else 1)
-    if backward:
-        first = 1 if input_gradient else 2
-        scratch = [strides[layer] * strides[layer - 1] for layer in range(first, last + 1)]
-        table[:, kernel_plan.TRANSPOSED] = shared.take(max(scratch, default=0))
     partial, blocks = 0, 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
@@ -385,6 +381,7 @@ def allocate(
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
+            transposed=private.take(machine.DEPTH_BLOCK * lanes if backward else 0),
             zeros=private.take(max(widest, PANEL_VECTORS * lanes)),
             target=private.take(strides[-1]),
         ),
@@ -396,7 +393,7 @@ def allocate(
 def alone(allocation: Allocation) -> Allocation:
     """The same for a team of one in a single array: the private part behind the shared one."""
     plan, shared = allocation.plan, allocation.shared
-    private = ("inputs", "logits", "strip", "packed_deltas", "zeros", "target")
+    private = ("inputs", "logits", "strip", "packed_deltas", "transposed", "zeros", "target")
     moved = plan._replace(**{name: getattr(plan, name) + shared for name in private})
     moved.table[0, kernel_plan.MASK] += shared
     return Allocation(moved, shared + allocation.private, 0)

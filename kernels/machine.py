@@ -2,8 +2,9 @@
 
 Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (guesses that Adam's roots and
 quotients begin with) and on what decides the order of sums: `VECTOR_BYTES` (a row of logits),
-`MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches), `ROW_PRODUCT`
-(of small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
+`MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches), `FEW_ROWS` and
+`WIDE_OUTPUT` (of small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed
+alone.
 """
 
 import os
@@ -32,8 +33,8 @@ PASS_PARAMETERS = 16384
 STRIP_ROWS = 64
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
-# outputs of a layer for each row of a pass, from which on W is not transposed for dA = dZ W^T
-ROW_PRODUCT = 32
+# rows up to which W is not transposed for dA = dZ W^T, but with at least so many outputs
+FEW_ROWS, WIDE_OUTPUT = 8, 64
 # from how many features on a pass looks for those that are zero in all its rows
 SKIPPED_FEATURES = 64
 # a narrow output layer is summed over at most this many fixed blocks of units

@@ -113,7 +113,8 @@ from .simd import (
 from .team import barrier, share
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
-ROW_PRODUCT = machine.ROW_PRODUCT
+DEPTH_BLOCK = machine.DEPTH_BLOCK
+FEW_ROWS, WIDE_OUTPUT = machine.FEW_ROWS, machine.WIDE_OUTPUT
 CACHE_LINE = machine.CACHE_LINE
 
 
@@ -404,22 +405,36 @@ def products_with_rows(plan, work, theta, p, layer, low, high):
 
 
 @glue
+def transposed_block(plan, work, theta, layer, top, bottom, low, high):
+    """W^T[top:bottom, low:high], at most a panel wide and `DEPTH_BLOCK` vectors large: scratch."""
+    v, size = lanes(theta), plan.table[layer - 1, SIZE]
+    rounded = (bottom - top + v - 1) // v * v
+    block = transposed_of(plan, work, (high - low) // v, rounded)
+    transpose(block, weights_of(plan, theta, layer, low, min(high, size), top, top + rounded))
+    return block
+
+
+@kernel
 def product_with_transpose(plan, work, theta, p, layer, low, high):
-    """dA = dZ W^T for the units low to high of the layer below, into their deltas."""
-    ld, size = plan.table[layer, LD], plan.table[layer - 1, SIZE]
-    transpose(
-        transposed_of(plan, work, layer, low, high, 0, ld),
-        weights_of(plan, theta, layer, low, min(high, size), 0, ld),
-    )
-    da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
-    start = zeros_of(plan, work, high - low)
-    for owner in range(owners_of(plan, layer)):
-        top, bottom = block_of(plan, layer, owner)
-        if top < bottom:
-            dz = deltas_of(plan, work, layer, p, owner, top, bottom)
-            w = transposed_of(plan, work, layer, low, high, top, bottom)
-            multiply(da, dz, w, start, work.every[: bottom - top])
-            start = da
+    """dA = dZ W^T for the units low to high of the layer below, into their deltas.
+
+    W is transposed in blocks, each as wide as a panel of the product and as deep as fits L1.
+    """
+    v, j = lanes(theta), low
+    while j < high:
+        width = next_width((high - j) // v)
+        end, depth = j + width * v, DEPTH_BLOCK // width
+        da = deltas_of(plan, work, layer - 1, p, work.thread, j, end)
+        start = zeros_of(plan, work, width * v)
+        for owner in range(owners_of(plan, layer)):
+            top, bottom = block_of(plan, layer, owner)
+            for k in range(top, bottom, depth):
+                stop = min(k + depth, bottom)
+                w = transposed_block(plan, work, theta, layer, k, stop, j, end)
+                dz = deltas_of(plan, work, layer, p, owner, k, stop)
+                multiply(da, dz, w, start, work.every[: stop - k])
+                start = da
+        j = end
 
 
 @kernel
@@ -486,7 +501,7 @@ def propagate(plan, work, sink, team, p, layer):
     low, high = units_of(plan, below, work.thread)
     has_slopes = table[below, SLOPES] != NONE
     if low < high:
-        if p.rows * ROW_PRODUCT <= table[layer, LD]:
+        if p.rows <= FEW_ROWS and table[layer, LD] >= WIDE_OUTPUT:
             products_with_rows(plan, work, sink.parameters.theta, p, layer, low, high)
         else:
             product_with_transpose(plan, work, sink.parameters.theta, p, layer, low, high)

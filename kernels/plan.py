@@ -21,7 +21,7 @@ ACTIVATION, SLOPES, NORM, SAVES = range(9, 13)
 # offsets in the shared workspace (of the inputs' mask: in the private one), and how far apart the
 # two buffers of the outputs are (0: there is one):
 OUTPUT, PARITY, SAVED, MASK, NORMED, SPREAD, MOMENTS = range(13, 20)
-DELTA, TRANSPOSED, SLOPE_SUMS, COLUMNS = range(20, 24)
+DELTA, SLOPE_SUMS, COLUMNS = range(20, 23)
 
 # Columns of the table of numbers, one row for each layer.
 PARAMETER, DROPOUT, L2, L1, EPSILON, MOMENTUM, NUMBERS = range(7)
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     layer is split by rows; whether this is training (dropout, statistics of the batch); the most
     rows of a pass; every how many layers the activations are kept (1: all are); the seed of
     dropout; the partial logits (shared); and each thread's own inputs, logits, gradient strip,
-    packed deltas, row of zeros and row of targets.
+    packed deltas, block of transposed weights, row of zeros and row of targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
     """
@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     logits: int
     strip: int
     packed_deltas: int
+    transposed: int
     zeros: int
     target: int
 
@@ -305,11 +306,10 @@ def weights_of(plan, theta, layer, top, bottom, low, high):
 
 
 @glue
-def transposed_of(plan, work, layer, low, high, top, bottom):
-    """Panels of W^T[top:bottom, low:high] of a layer; scratch of the thread that owns them."""
-    ld, v = plan.table[layer, LD], lanes(work.shared)
-    offset = plan.table[layer, TRANSPOSED] + low * ld + top * v
-    return panels(work.shared, offset, (high - low) // v, bottom - top, ld * v, v)
+def transposed_of(plan, work, width, rows):
+    """Panels [width, rows, lanes] of scratch for a block of W^T."""
+    v = lanes(work.private)
+    return panels(work.private, plan.transposed, width, rows, rows * v, v)
 
 
 @glue
@@ -384,6 +384,7 @@ def borrowed_plan(plan):
         plan.logits,
         plan.strip,
         plan.packed_deltas,
+        plan.transposed,
         plan.zeros,
         plan.target,
     )

@@ -79,7 +79,7 @@ def test_gradients(seed: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(results) == 1
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("rows", [1, 2, 7, 9])
 def test_few_rows_of_wide_layers(rows: int) -> None:
     """Their deltas are made without transposing W: the same for any team, and as of many rows."""
     rng = np.random.default_rng(rows)
