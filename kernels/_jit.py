@@ -23,7 +23,7 @@ import llvmlite
 import numba
 from llvmlite.binding import create_new_module_pass_manager
 from numba import config, njit
-from numba.core import ir, typed_passes, untyped_passes
+from numba.core import ir, transforms, typed_passes, untyped_passes
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -35,6 +35,7 @@ from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
+from numba.core.postproc import PostProcessor
 from numba.core.runtime.nrt import rtsys
 
 from . import machine
@@ -262,6 +263,7 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     finalize = JITCodeLibrary._finalize_final_module
     run_untyped_passes = InlineWorker.run_untyped_passes
     load_registries = CPUContext.load_additional_registries
+    post_process = PostProcessor.run
 
     def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
         is_kernel = descriptor.modname.startswith(package)
@@ -300,6 +302,14 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
             loaded.append(context)
             load_registries(context)
 
+    def post_process_once(processor: Any, emit_dels: bool = False, **options: Any) -> None:
+        """Look for the last use of each variable where that is asked for, not after every pass."""
+        if emit_dels:
+            post_process(processor, emit_dels, **options)
+        else:
+            blocks = processor.func_ir.blocks
+            processor.func_ir.blocks = transforms.canonicalize_cfg(blocks)
+
     def copied_variables(variables: Any, _: Any) -> Any:
         same = ir.VarMap()
         same._con.update(variables._con)
@@ -308,6 +318,7 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     replaced = {
         (CPUContext, "get_executable"): executable,
         (CPUContext, "load_additional_registries"): load_once,
+        (PostProcessor, "run"): post_process_once,
         # Glue is copied wherever it is merged into; what never changes need not be.
         (ir.Var, "__deepcopy__"): lambda variable, _: variable,
         (ir.Loc, "__deepcopy__"): lambda place, _: place,

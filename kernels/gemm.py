@@ -20,6 +20,8 @@ from .simd import fill, fma, lane_sum, lanes, load, store, transpose_block
 from .tile import descend_panel, product_panel
 
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
+# but as wide for so few rows: one row of three vectors would wait for each sum to be ready
+WIDE_VECTORS, WIDE_ROWS = 8, 3
 
 
 @glue
@@ -41,7 +43,10 @@ def _product(turned):
         j, left = 0, vectors_of(c)
         while left > 0:
             width = next_width(left)
-            if width == 4:
+            if not turned and left >= WIDE_VECTORS and a.shape[0] <= WIDE_ROWS:
+                width = WIDE_VECTORS
+                product_panel(c, j, a, b, start, chosen, WIDE_VECTORS, turned)
+            elif width == 4:
                 product_panel(c, j, a, b, start, chosen, 4, turned)
             elif width == 3:
                 product_panel(c, j, a, b, start, chosen, 3, turned)
