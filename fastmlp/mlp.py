@@ -466,6 +466,41 @@ class MLP:
 
         return io.load(path)  # type: ignore[return-value]
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write what the network predicts to an ONNX file, see `fastmlp.exchange.to_onnx`."""
+        from . import exchange
+
+        exchange.to_onnx(self, path)
+
+    @classmethod
+    def from_onnx(cls, source: Any, *, loss: str | Loss | None = None) -> Self:
+        """Read a network from an ONNX file, see `fastmlp.exchange.from_onnx`."""
+        from . import exchange
+
+        return exchange.from_onnx(source, loss=loss)  # type: ignore[return-value]
+
+    @classmethod
+    def from_torch(
+        cls,
+        source: Any,
+        *,
+        activation: str | Activation | Sequence[str | Activation] | None = None,
+        loss: str | Loss | None = None,
+    ) -> Self:
+        """Take over PyTorch's ``nn.Sequential``, see `fastmlp.exchange.from_torch`."""
+        from . import exchange
+
+        return exchange.from_torch(  # type: ignore[return-value]
+            source, activation=activation, loss=loss
+        )
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> Self:
+        """Take over scikit-learn's MLP, see `fastmlp.exchange.from_sklearn`."""
+        from . import exchange
+
+        return exchange.from_sklearn(estimator)  # type: ignore[return-value]
+
     def __repr__(self) -> str:
         options = {
             "dropout": self.dropout if any(self.dropout) else None,
