@@ -28,7 +28,7 @@ with paused():
     from .training import fit
 
 if TYPE_CHECKING:
-    from . import datasets, io
+    from . import datasets, exchange, io
     from .cost import Complexity, LayerCost, complexity
     from .curvature import (
         DescentReport,
@@ -90,6 +90,7 @@ __all__ = [
     "activations",
     "complexity",
     "datasets",
+    "exchange",
     "explore_flow",
     "fit",
     "gradient_check",
@@ -116,7 +117,9 @@ __all__ = [
 
 # Neither training nor prediction needs these, and they would double what `import fastmlp` takes
 # beyond `import numba`: they are imported when somebody asks for them.
-_MODULES = {"cost", "curvature", "datasets", "diagnostics", "gradcheck", "io", "plotting"}
+_MODULES = {
+    *("cost", "curvature", "datasets", "diagnostics", "exchange", "gradcheck", "io", "plotting")
+}
 _HOMES = {
     **dict.fromkeys(("Complexity", "LayerCost", "complexity"), "cost"),
     **dict.fromkeys(("DescentReport", "Smoothness"), "curvature"),

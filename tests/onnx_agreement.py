@@ -111,7 +111,8 @@ def errors(net: fm.MLP, X: Any, optimize: bool = True) -> dict[str, tuple[float,
         distance = float(np.abs(its.astype(np.float64) - mine).max())
         largest = float(np.abs(mine).max())
         is_linear = name == "logits" or net.loss.name not in EXPONENTIAL
-        sizes[name] = (distance / (terms if is_linear else largest * max(1.0, terms)), distance / largest)
+        scale = terms if is_linear else largest * max(1.0, terms)
+        sizes[name] = distance / scale, distance / largest
     return sizes
 
 

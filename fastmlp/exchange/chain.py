@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..mlp import MLP
 
 Array = NDArray[Any]
+WIDEST = 2**13  # units of an identity, whose matrix has that many rows and columns
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Layer:
     norm: BatchNorm | LayerNorm | None = None
     activation: Activation | None = None
     dropout: float = 0.0
-    is_closed: bool = False  # after activation or dropout, neither norm nor activation follow
+    is_closed: bool = False  # it has its activation: neither norm nor activation may follow
 
     @property
     def width(self) -> int:
@@ -45,23 +46,39 @@ class Chain:
 
     layers: list[Layer] = field(default_factory=list)
     input_dropout: float = 0.0
+    scales: tuple[Array, Array] | None = None  # factor and offset that await a linear map
 
     @property
     def width(self) -> int | None:
         """The outputs so far, None if any number of inputs would do."""
+        if self.scales is not None:
+            return len(self.scales[0])
         return self.layers[-1].width if self.layers else None
 
     def linear(self, weight: ArrayLike, bias: ArrayLike | None = None) -> None:
-        """x W + b with W [n_in, n_out]."""
+        """A linear map x W + b with W [n_in, n_out]."""
         w = numbers(weight, "weight")
         if w.ndim != 2 or 0 in w.shape or self.width not in (None, len(w)):
             inputs = "n" if self.width is None else self.width
             raise ValueError(f"weight must have shape ({inputs}, outputs), got {w.shape}")
         b = np.zeros(w.shape[1], w.dtype) if bias is None else row(bias, w.shape[1], "bias")
+        if self.scales is not None:
+            factor, offset = self.scales
+            self.scales = None
+            w, b = factor[:, None] * w, b + offset @ w
         self.layers.append(Layer({"weight": w, "bias": b}))
+
+    def scale(self, factor: ArrayLike, offset: ArrayLike) -> None:
+        """Multiply and shift each number of a row: the next linear map takes that in."""
+        f = numbers(factor, "scale")
+        f = row(f, f.size if self.width is None else self.width, "scale")
+        offset = row(offset, len(f), "offset")
+        self._settle()
+        self.scales = f, offset
 
     def norm(self, norm: BatchNorm | LayerNorm, width: int, **arrays: ArrayLike) -> None:
         """A norm of so many units, with its gain, shift, running_mean and running_variance."""
+        self._settle()
         if self.width not in (None, width):
             raise ValueError(f"a norm must have {self.width} units, got {width}")
         layer = self.layers[-1] if self.layers else None
@@ -72,6 +89,7 @@ class Chain:
 
     def activation(self, activation: Activation, slope: ArrayLike | None = None) -> None:
         """An activation; the slope of a prelu, one number or one for each unit."""
+        self._settle()
         width = self.width
         if width is None:
             raise ValueError(f"there must be a linear map before the activation {activation}")
@@ -81,17 +99,22 @@ class Chain:
             layer.arrays["slope"] = row(slope, width if activation.per_unit else 1, "slope")
 
     def dropout(self, probability: float) -> None:
-        """Dropout of what there is so far; of two in a row, a unit must survive both."""
+        """Dropout of the last layer's outputs, or of the inputs; an activation may still follow.
+
+        Of two in a row, a unit must survive both.
+        """
+        self._settle()
         if not self.layers:
-            self.input_dropout = 1 - (1 - self.input_dropout) * (1 - probability)
+            self.input_dropout += probability - self.input_dropout * probability
             return
         layer = self.layers[-1]
-        layer.dropout = 1 - (1 - layer.dropout) * (1 - probability)
+        layer.dropout += probability - layer.dropout * probability
 
     def network(self, loss: str | Loss) -> "MLP":
         """Return the network: of float64 if one of its arrays is, else float32."""
         from ..mlp import MLP  # mlp.py imports this package
 
+        self._settle()
         if not self.layers:
             raise ValueError("there is no linear map")
         last = self.layers[-1]
@@ -119,7 +142,16 @@ class Chain:
         net.layout.spread(net.theta)
         return net
 
+    def _settle(self) -> None:
+        if self.scales is not None:
+            self._identity(len(self.scales[0]))
+
     def _identity(self, width: int) -> Layer:
+        if width > WIDEST:
+            raise ValueError(
+                f"it needs a linear map of its own, and {width} units are too many for one: "
+                f"at most {WIDEST}"
+            )
         self.linear(np.eye(width, dtype=np.float32))
         return self.layers[-1]
 

@@ -70,9 +70,7 @@ def _match_operator(formula: Operator, value: Any, found: Found) -> Found | None
         if so_far is None:
             return None
     orders = (
-        itertools.permutations(value.operands)
-        if formula.kind in COMMUTATIVE
-        else [value.operands]
+        itertools.permutations(value.operands) if formula.kind in COMMUTATIVE else [value.operands]
     )
     for operands in orders:
         result = so_far

@@ -11,3 +11,11 @@ def import_onnx(what: str) -> Any:
     except ImportError as error:
         raise ImportError(f'{what} needs onnx: pip install "fastmlp[onnx]"') from error
     return onnx
+
+
+def errors_of_onnx() -> tuple[type[Exception], type[Exception]]:
+    """What onnx raises for a damaged file, beside ValueError and TypeError."""
+    from google.protobuf.message import DecodeError
+    from onnx.checker import ValidationError
+
+    return DecodeError, ValidationError

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from ..kernels.activation import SELU_LEFT, SELU_SCALE
-from .expressions import Operand, op
+from .expressions import Operand, Operator, op
 
 Formula = Callable[[Operand, Operand], Operand]
 SINGLE, DOUBLE = 1, 11  # onnx.TensorProto.FLOAT and DOUBLE
@@ -37,7 +37,7 @@ def elu(z: Operand, alpha: Operand) -> Operand:
 
 
 def gelu(z: Operand, erf: Operand) -> Operand:
-    """z (1 + erf) / 2, in the order of factors that ONNX Runtime makes one kernel of."""
+    """Write z (1 + erf) / 2, in the order of factors that ONNX Runtime makes one kernel of."""
     return op("Mul", op("Mul", z, op("Add", erf, 1.0)), 0.5)
 
 
@@ -101,9 +101,7 @@ FOREIGN: list[tuple[str, Formula]] = [
     ("gelu_tanh", lambda z, _: op("Gelu", z, approximate=b"tanh")),
     (
         "gelu_tanh",
-        lambda z, _: op(
-            "Mul", z, op("Mul", 0.5, op("Add", tanh_of(z, op("Pow", z, 3.0)), 1.0))
-        ),
+        lambda z, _: op("Mul", z, op("Mul", 0.5, op("Add", tanh_of(z, op("Pow", z, 3.0)), 1.0))),
     ),
     ("mish", lambda z, _: op("Mish", z)),
 ]
@@ -117,12 +115,18 @@ def normed(
     return op("Add", op("Mul", op("Div", op("Sub", u, mean), sigma), gain), shift)
 
 
-def layer_mean(u: Operand) -> Operand:
+def layer_mean(u: Operand) -> Operator:
     """The mean of each row."""
-    return op("ReduceMean", u, axes=[-1])
+    return op("ReduceMean", u, axes=[-1], keepdims=1)
 
 
-def layer_variance(u: Operand) -> Operand:
+def layer_variance(u: Operand) -> Operator:
     """The biased variance of each row."""
     difference = op("Sub", u, layer_mean(u))
-    return op("ReduceMean", op("Mul", difference, difference), axes=[-1])
+    return op("ReduceMean", op("Mul", difference, difference), axes=[-1], keepdims=1)
+
+
+def layer_variance_by_power(u: Operand) -> Operator:
+    """The same, as PyTorch writes it."""
+    square = op("Pow", op("Sub", u, layer_mean(u)), 2.0)
+    return op("ReduceMean", square, axes=[-1], keepdims=1)

@@ -90,7 +90,7 @@ def model_of(net: "MLP") -> "ModelProto":
         )
     graph = _Graph(net)
     outputs = graph.outputs()
-    model = onnx.helper.make_model(
+    model: ModelProto = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "fastmlp",
@@ -160,8 +160,8 @@ class _Graph:
     def _norm(self, norm: BatchNorm | LayerNorm, u: str, layer: str) -> Operand:
         gain, shift = f"{layer}.gain", f"{layer}.shift"
         if isinstance(norm, LayerNorm):
-            mean, variance = formulas.layer_mean(u), formulas.layer_variance(u)
-            return formulas.normed(u, mean, variance, norm.epsilon, gain, shift)
+            statistics = formulas.layer_mean(u), formulas.layer_variance(u)
+            return formulas.normed(u, *statistics, norm.epsilon, gain, shift)
         mean, variance = f"{layer}.running_mean", f"{layer}.running_variance"
         if self.net.dtype == np.float64:  # an attribute would round epsilon to float32
             return formulas.normed(u, mean, variance, norm.epsilon, gain, shift)
