@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -28,6 +28,9 @@ from .layout import Layout, aligned_zeros
 from .losses import Loss
 from .norms import BatchNorm, LayerNorm
 from .threads import threads_for
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 __all__ = ["MLP", "Evaluation", "Gradient", "LayerValues"]
 
@@ -465,6 +468,15 @@ class MLP:
         from . import io
 
         return io.load(path)  # type: ignore[return-value]
+
+    def summary(self, batch: int = 32) -> "Summary":
+        """Describe the layers in a table to print or show, see `fastmlp.summary.summary`."""
+        from .summary import summary
+
+        return summary(self, batch)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write what the network predicts to an ONNX file, see `fastmlp.exchange.to_onnx`."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import fastmlp as fm
 from fastmlp.activations import NAMES as ACTIVATIONS
-from fastmlp.exchange.to_onnx import model_of
+from fastmlp.exchange.onnx_export import model_of
 from fastmlp.losses import NAMES as LOSSES
 
 WIDTHS = [1, 2, 7, 15, 16, 17, 31, 33, 64, 65, 90]

@@ -102,7 +102,8 @@ def model_of(net: "MLP") -> "ModelProto":
         ir_version=IR_VERSION,
         producer_name="fastmlp",
     )
-    onnx.helper.set_model_props(model, {**net.metadata, io.HEADER_KEY: header})
+    metadata = {**net.metadata, io.HEADER_KEY: header}
+    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     return model
 
 

@@ -83,15 +83,15 @@ def from_onnx(
     MLP([2, 3, 1], activation=['tanh'], loss='squared_error', dtype='float32', seed=0)
     """
     onnx = import_onnx("from_onnx")
-    if isinstance(source, onnx.ModelProto):
-        return _network(source, loss)
-    path = os.fspath(source)
-    with open(path, "rb"):  # a missing file is an OSError with its name
-        pass
+    model: Any = source if isinstance(source, onnx.ModelProto) else None
+    name = "the model" if model is not None else repr(os.fspath(source))
+    if model is None:
+        with open(source, "rb"):  # a missing file is an OSError with its name
+            pass
     try:
-        return _network(onnx.load(path), loss)
+        return _network(onnx.load(source) if model is None else model, loss)
     except (ValueError, TypeError, *errors_of_onnx()) as error:
-        raise ValueError(f"cannot load {path!r} as a network: {error}") from error
+        raise ValueError(f"cannot load {name} as a network: {error}") from error
 
 
 def _network(model: "ModelProto", loss: str | Loss | None) -> "MLP":
