@@ -315,8 +315,8 @@ def test_ends_of_others(loss: str, head: str) -> None:
 
 def test_classifier_as_sklearns_converter_writes_it() -> None:
     text = """mlp (double[n, 2] X) => (string[n] output_label, float[n, 2] probabilities)
-    <float[2, 1] W = {1, -2}, float[1, 1] b = {0.5}, float one = {1}, string[2] classes = {"a", "b"},
-     int64[1] flat = {-1}>
+    <float[2, 1] W = {1, -2}, float[1, 1] b = {0.5}, float one = {1}, string[2] classes =
+     {"a", "b"}, int64[1] flat = {-1}>
     { cast = Cast<to = 1>(X)
       scaled = ai.onnx.ml.Scaler<offset = [1.0, 2.0], scale = [2.0, 0.5]>(cast)
       product = MatMul(scaled, W)
@@ -494,7 +494,7 @@ def test_truncations_are_refused(damaged: tuple[bytes, Any]) -> None:
     assert all(is_refused(content[:length]) for length in range(0, len(content) // 2, 3))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(edits=st.data())
 def test_damage_gives_a_value_error_or_a_network(
     damaged: tuple[bytes, Any], edits: st.DataObject
