@@ -23,11 +23,10 @@ LOSSES = {
 def from_sklearn(estimator: Any) -> "MLP":
     """Return the network of a fitted MLP of scikit-learn, with its parameters and its loss.
 
-    `predict_proba` of a classifier of one label, and `predict` of a regressor, are the estimator's,
-    in its dtype, up to rounding; `predict` gives numbers of classes, whose names are in the
-    metadata as ``class_names`` if they are others, and `predict` of one target is [n, 1].
-    `predict_proba` of several labels is the estimator's as well. The penalty `alpha` is not taken
-    over, as it belongs to a batch size: it is l2 times that.
+    `predict_proba` of a classifier and `predict` of a regressor are the estimator's, in its dtype,
+    up to rounding; of one target, `predict` gives [n, 1] here. `predict` of a classifier gives
+    numbers of classes, whose names are in the metadata as ``class_names`` if they are others. The
+    penalty `alpha` is not taken over, as it belongs to a batch size: it is l2 times that.
 
     Parameters
     ----------
@@ -50,6 +49,19 @@ def from_sklearn(estimator: Any) -> "MLP":
     References
     ----------
     https://scikit-learn.org/stable/modules/neural_networks_supervised.html
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import numpy as np
+    >>> fitted = SimpleNamespace(  # as an MLPRegressor
+    ...     activation="tanh",
+    ...     out_activation_="identity",
+    ...     coefs_=[np.ones((2, 3)), np.ones((3, 1))],
+    ...     intercepts_=[np.zeros(3), np.zeros(1)],
+    ... )
+    >>> from_sklearn(fitted)
+    MLP([2, 3, 1], activation=['tanh'], loss='half_squared_error', dtype='float64', seed=0)
     """
     try:
         hidden, end = estimator.activation, estimator.out_activation_
