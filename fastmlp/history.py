@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ._html import html_table
-
 __all__ = ["History"]
 
 _SHOWN = 20
@@ -79,6 +77,8 @@ class History:
         return "\n".join(format_table(self._rows()))
 
     def _repr_html_(self) -> str:
+        from ._html import html_table  # only notebooks need it
+
         return html_table(self._rows(), [repr(self)])
 
     def _rows(self) -> list[list[str]]:

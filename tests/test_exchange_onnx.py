@@ -1,4 +1,7 @@
-"""ONNX: what is written computes what we compute, and what others write is read."""
+"""ONNX: what is written computes what we compute, and what others write is read.
+
+FASTMLP_TEST_CASES sets how many random networks are compared with ONNX Runtime.
+"""
 
 import json
 import os
@@ -52,7 +55,7 @@ def read(text: str, loss: str | None = None) -> fm.MLP:
     return fm.MLP.from_onnx(onnx.parser.parse_model(HEAD + text), loss=loss)
 
 
-HEAD = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 1]>\n'
+HEAD = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 1, "nobody.knows": 1]>\n'
 WEIGHTS = "float[2, 3] W = {1, -2, 3, 4, 5, -6}, float[3, 1] V = {1, 1, -1}, float[1] b = {0.5}"
 
 
@@ -198,6 +201,17 @@ def test_graph_alone_tells_the_predictions(dtype: str) -> None:
         np.testing.assert_allclose(
             read_.decision_function(X), net.decision_function(X), tolerance, tolerance
         )
+
+
+def test_metadata_may_have_been_changed() -> None:
+    net = fm.MLP([2, 3, 1], loss="huber")
+    net.metadata["note"] = "old"
+    model = onnx_export.model_of(net)
+    onnx.helper.set_model_props(
+        model, {e.key: "new" if e.key == "note" else e.value for e in model.metadata_props}
+    )
+    again = fm.MLP.from_onnx(model)
+    assert (again.loss, again.metadata) == (net.loss, {"note": "new"})
 
 
 def test_graph_that_was_changed_is_believed() -> None:
@@ -421,6 +435,8 @@ def test_loss_that_the_file_knows_may_be_another(tmp_path: Path) -> None:
         (body("s = Sigmoid(z) q = Sin(z) a = Mul(q, s)"), r"node 'a' \(Mul\) is not understood"),
         (body("a = Clip(z, lo, hi)", "float lo = {0}, float hi = {6}"), r"'a' \(Clip\)"),
         (body("f = Cast<to = 10>(z) g = Relu(f) a = Cast<to = 1>(g)"), r"\(Cast\)"),
+        (body("s = Add(z, c) a = Tanh(s)", "float[3, 1] c = {1, 2, 3}"), "bias must have shape"),
+        (body("a = nobody.knows.Relu(z)"), r"node 'a' \(nobody\.knows\.Relu\) is not understood"),
         (body("a = PRelu(z, p)", "float[2] p = {1, 2}"), r"'a' \(PRelu\): slope must have shape"),
         (
             body(

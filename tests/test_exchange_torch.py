@@ -139,6 +139,17 @@ def test_loss_as_asked_for() -> None:
     np.testing.assert_allclose(net.predict(X), y, 1e-12)
 
 
+def test_one_module_in_two_places() -> None:
+    tanh, same = nn.Tanh(), nn.Linear(4, 4)
+    model = trained(same, tanh, same, tanh, nn.Linear(4, 2))
+    net = fm.MLP.from_torch(model)
+    assert net.layer_sizes == (4, 4, 4, 2)
+    X, y = outputs(model, 4)
+    np.testing.assert_allclose(net.predict(X), y, 1e-12)
+    again = fm.MLP.from_torch(model.state_dict(), activation="tanh")
+    np.testing.assert_array_equal(again.theta, net.theta)
+
+
 def test_memory_is_its_own() -> None:
     model = trained(nn.Linear(4, 3))
     net = fm.MLP.from_torch(model)
@@ -246,6 +257,10 @@ W, V, ROW = np.ones((3, 2)), np.ones((1, 3)), np.ones(3)
             *("relu", ValueError, "does not tell what is between 0 and 2: pass the nn.Sequential"),
         ),
         ({}, None, ValueError, "there is no linear map"),
+        (
+            {"0.weight": W, "1.weight": ROW, "1.bias": ROW, "1.running_mean": ROW},
+            *(None, ValueError, r"1\.\*: no module that is known has bias, running_mean, weight"),
+        ),
         ({"a": ROW}, None, ValueError, "no module that is known has a"),
         (nn.Linear(2, 3), None, TypeError, "source must be an nn.Sequential, .* got Linear"),
         (nn.Sequential(nn.Linear(2, 3)), "relu", TypeError, "activation is for a state dict"),

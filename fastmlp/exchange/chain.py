@@ -165,8 +165,8 @@ def numbers(values: ArrayLike, name: str) -> Array:
 
 
 def row(values: ArrayLike, width: int, name: str) -> Array:
-    """Return a vector of so many numbers, from an array with one axis that is longer than 1."""
+    """Return a vector of so many numbers; the array may be a matrix of one row."""
     array = numbers(values, name)
-    if array.size != width or max(array.shape, default=1) != width:
+    if array.size != width or array.shape[-1:] not in ((width,), ()):
         raise ValueError(f"{name} must have shape ({width},), got {array.shape}")
     return array.reshape(width)

@@ -127,7 +127,7 @@ class _Graph:
         for layer in range(last):
             a = self._hidden(a, layer)
         if not net.is_classifier:
-            z = self._sums(a, last, "means" if loss == "poisson" else "prediction")
+            z = self._sums(a, last, "log_means" if loss == "poisson" else "prediction")
             if loss == "poisson":
                 self.write(op("Exp", z), "prediction")
             return {"prediction": (dtype, width)}

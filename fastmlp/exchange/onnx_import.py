@@ -28,6 +28,7 @@ __all__ = ["from_onnx"]
 Value = Operator | Array
 Step = Callable[[Chain, Found], None]
 FLOATS = (formulas.SINGLE, formulas.DOUBLE)
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")  # whose operators are known by their names alone
 INPUT = "input"  # the kind of the operator that stands for the graph's input
 
 
@@ -106,20 +107,19 @@ def _network(model: "ModelProto", loss: str | Loss | None) -> "MLP":
         except ValueError as error:
             raise ValueError(f"{_name(operator)}: {error}") from None
     net = chain.network(wanted or Loss(head or "squared_error"))
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    described = _described(net, metadata, head) if io.HEADER_KEY in metadata else None
-    if described is not None:
-        described.loss = wanted or described.loss
-        return described
-    metadata.pop(io.HEADER_KEY, None)
     if graph.class_names:
         net.metadata["class_names"] = json.dumps(graph.class_names)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if io.HEADER_KEY in metadata:
+        net = _described(net, metadata, head)
+        net.loss = wanted or net.loss
+        del metadata[io.HEADER_KEY]
     net.metadata.update(metadata)
     return net
 
 
-def _described(net: "MLP", metadata: dict[str, str], head: str | None) -> "MLP | None":
-    """The network with all that `to_onnx` said of it, or None if that was of another graph."""
+def _described(net: "MLP", metadata: dict[str, str], head: str | None) -> "MLP":
+    """The network with all that `to_onnx` said of it, or itself, if that is of another graph."""
     from ..mlp import MLP
 
     arguments = io.parse_header(metadata)
@@ -132,7 +132,7 @@ def _described(net: "MLP", metadata: dict[str, str], head: str | None) -> "MLP |
         or arguments["dtype"] != net.dtype.name
         or (loss if loss in HEADS else None) != head
     ):
-        return None
+        return net
     described = MLP(**arguments, initializer="zeros")
     described.theta[...], described.running[...] = net.theta, net.running
     described.metadata.update(texts)
@@ -183,16 +183,17 @@ class _Graph:
                 raise ValueError(f"the input {name!r} of node {node.name!r} is not defined")
         operands = tuple(self.values[name] for name in node.input if name)
         attributes = self._attributes(node)
-        operator = Operator(node.op_type, operands, attributes, node.name or node.output[0])
+        kind = node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}"
+        operator = Operator(kind, operands, attributes, node.name or node.output[0])
         value: Value = operator
-        if node.op_type == "Constant" and "value" in attributes:
+        if kind == "Constant" and "value" in attributes:
             value = self.onnx.numpy_helper.to_array(attributes["value"])
         elif _changes_nothing(operator):
             value = operands[0]
         for names in attributes.get("classlabels_strings"), attributes.get("classlabels_int64s"):
             if names:
                 self._name_classes(names)
-        if node.op_type == "ArrayFeatureExtractor" and isinstance(operands[0], np.ndarray):
+        if kind == "ArrayFeatureExtractor" and isinstance(operands[0], np.ndarray):
             self._name_classes(operands[0].ravel())
         self.values[node.output[0]] = value
 
@@ -317,7 +318,7 @@ def _scale(chain: Chain, found: Found) -> None:
 
 def _reshape(chain: Chain, found: Found) -> None:
     shape = found["shape"].tolist()
-    if shape not in ([-1, chain.width], [0, chain.width], [0, -1]):
+    if shape != [-1, chain.width]:
         raise ValueError(f"the shape must be [-1, {chain.width}], got {shape}")
 
 

@@ -131,11 +131,11 @@ def _kind(module: Any) -> str:
 
 
 def _modules(sequential: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, module in sequential.named_children():
+    for number, module in enumerate(sequential):  # named_children() gives none of them twice
         if _kind(module) == "Sequential":
-            yield from _modules(module, f"{prefix}{name}.")
+            yield from _modules(module, f"{prefix}{number}.")
         else:
-            yield f"{prefix}{name}", module
+            yield f"{prefix}{number}", module
 
 
 def _from_modules(modules: list[tuple[str, Any]], loss: str | Loss | None) -> "MLP":
@@ -286,15 +286,14 @@ def _with_slope(activation: Activation, slope: Array | None) -> tuple[Activation
 
 
 def _add_norm(chain: Chain, group: Group) -> None:
-    layer = {"weight", "bias"}
     kinds = group.keys() - {"num_batches_tracked"}
-    if not kinds or not kinds <= layer | {"running_mean", "running_var"}:
+    statistics = kinds - {"weight", "bias"}
+    if not kinds or statistics not in (set(), {"running_mean", "running_var"}):
         raise ValueError(f"no module that is known has {', '.join(sorted(group))}")
     names = {"weight": "gain", "bias": "shift", "running_var": "running_variance"}
     arrays = {names.get(kind, kind): group[kind] for kind in kinds}
     width = next(iter(arrays.values())).size
-    norm = LayerNorm(EPSILON) if kinds <= layer else BatchNorm(EPSILON)
-    chain.norm(norm, width, **arrays)
+    chain.norm(BatchNorm(EPSILON) if statistics else LayerNorm(EPSILON), width, **arrays)
 
 
 def _check_place(previous: str, name: str) -> None:
