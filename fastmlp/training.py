@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from . import kernels
 from ._checks import check_flag, check_number, check_whole
 from ._execution import Batch, Execution, Procedure
 from ._minimize import minimize
+from ._state import TrainingState, initial
 from .errors import DivergenceError
 from .history import History
 from .kernels import clip, program
@@ -21,11 +23,12 @@ from .mlp import MLP
 from .optimizers import LBFGS, Adam, Optimizer
 from .progress import Progress
 from .schedules import Schedule, as_schedule
-from .stopping import MONITORS, EarlyStopping, Patience
+from .stopping import MONITORS, EarlyStopping
 from .threads import POLL_SECONDS, resolve
 
-__all__ = ["fit"]
+__all__ = ["Settings", "fit", "train"]
 
+AfterEpoch = Callable[[MLP, History], None]
 Validation = float | tuple[ArrayLike, ...] | None
 LOOK_SECONDS = 0.2  # how often a run without stopping rules comes back to Python, at most
 
@@ -48,7 +51,7 @@ def fit(
     clip_global_norm: float | None = None,
     average: float | None = None,
     checkpoint_every: int = 1,
-    after_epoch: Callable[[MLP, History], None] | None = None,
+    after_epoch: AfterEpoch | None = None,
     progress: bool = False,
     threads: int | None = None,
     seed: int | None = None,
@@ -122,77 +125,184 @@ def fit(
     ImportError
         If the optimizer is `LBFGS` and SciPy is not installed.
     """
+    settings = Settings(
+        optimizer=Adam() if optimizer is None else optimizer,
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=shuffle,
+        early_stopping=early_stopping,
+        accumulate=accumulate,
+        clip_value=clip_value,
+        clip_norm=clip_norm,
+        clip_global_norm=clip_global_norm,
+        average=average,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+    )
+    state = train(
+        net,
+        X,
+        y,
+        settings,
+        sample_weight=sample_weight,
+        validation=validation,
+        after_epoch=after_epoch,
+        progress=progress,
+        threads=threads,
+    )
+    return state.history
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `fit` that, with network, samples and start, decide what comes out."""
+
+    optimizer: Optimizer = field(default_factory=Adam)
+    batch_size: int | None = 32
+    epochs: int = 10
+    shuffle: bool = True
+    early_stopping: EarlyStopping | None = None
+    accumulate: int = 1
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    clip_global_norm: float | None = None
+    average: float | None = None
+    checkpoint_every: int = 1
+    seed: int | None = None
+
+    def procedure(self, net: MLP, samples: int) -> Procedure:
+        """Check the settings for a network and a number of samples.
+
+        Raises TypeError or ValueError if one of them is not what it should be.
+        """
+        optimizer = self.optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
+        optimizer.hyper(net.dtype)
+        check_flag(self.shuffle, "shuffle")
+        check_whole(self.epochs, "epochs", 1)
+        batch_size = None if optimizer.is_full_batch else self.batch_size
+        size = samples if batch_size is None else check_whole(batch_size, "batch_size", 1)
+        size = min(size, samples)
+        accumulate = min(check_whole(self.accumulate, "accumulate", 1), -(-samples // size))
+        code, limit = _norm_clip(self.clip_norm, self.clip_global_norm)
+        if self.clip_value is not None and code != clip.NONE:
+            raise ValueError("clip_value excludes clip_norm and clip_global_norm")
+        if self.average is not None and _rate_of(optimizer) == "lipschitz":
+            raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
+        normalizes_batches = net.architecture.has_batch_norm
+        return Procedure(
+            batch_size=size,
+            optimizer=optimizer,
+            accumulate=accumulate,
+            shuffled=self.shuffle and samples > size * (1 if normalizes_batches else accumulate),
+            seed=self.seed_for(net),
+            clip=code,
+            limit=limit,
+            clip_value=_bound(self.clip_value, "clip_value"),
+            average=_bound(self.average, "average", 1.0),
+            checkpoint_every=check_whole(self.checkpoint_every, "checkpoint_every", 1),
+        )
+
+    def seed_for(self, net: MLP) -> int:
+        """The seed of shuffles, dropout and the split."""
+        return net.seed if self.seed is None else check_whole(self.seed, "seed", 0, 2**63)
+
+
+def train(
+    net: MLP,
+    X: ArrayLike,
+    y: ArrayLike,
+    settings: Settings,
+    *,
+    sample_weight: ArrayLike | None = None,
+    validation: Validation = None,
+    state: TrainingState | None = None,
+    after_epoch: AfterEpoch | None = None,
+    progress: bool = False,
+    threads: int | None = None,
+) -> TrainingState:
+    """Do what `fit` does, from a state on if one is given, and return the state at the end.
+
+    ``settings.epochs`` counts all epochs, those of the state included. Training 3 epochs and then
+    from there to 5 gives the bits of training 5 at once, if the schedule does not depend on their
+    number. Between epochs the samples may change, also their number; within one they must be the
+    same. So an epoch more, with the optimizer's moments and step count kept, is::
+
+        settings = replace(settings, epochs=state.position.epochs + 1)
+        state = train(net, X, y, settings, state=state)
+
+    The network gets the state's parameters; `state` itself and its history are left alone. The
+    optimizer's kind and averaging must be those that the state was made with. Raises what `fit`
+    raises.
+    """
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {type(net).__name__}")
-    optimizer = Adam() if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
-    optimizer.hyper(net.dtype)
-    for name, flag in (("shuffle", shuffle), ("progress", progress)):
-        check_flag(flag, name)
+    check_flag(progress, "progress")
     if after_epoch is not None and not callable(after_epoch):
         raise TypeError(f"after_epoch must be a function, got {after_epoch!r}")
-    epochs = check_whole(epochs, "epochs", 1)
-    seed = net.seed if seed is None else check_whole(seed, "seed", 0, 2**63)
     team_size = resolve(threads)
-    train, held_out = _split(net, net._checked(X, y, sample_weight), validation, seed)
-    if optimizer.is_full_batch:
-        batch_size = None
-    size = len(train) if batch_size is None else check_whole(batch_size, "batch_size", 1)
-    size = min(size, len(train))
-    accumulate = min(check_whole(accumulate, "accumulate", 1), -(-len(train) // size))
-    code, limit = _norm_clip(clip_norm, clip_global_norm)
-    if clip_value is not None and code != clip.NONE:
-        raise ValueError("clip_value excludes clip_norm and clip_global_norm")
+    samples = net._checked(X, y, sample_weight)
+    samples, held_out = _split(net, samples, validation, settings.seed_for(net))
+    procedure = settings.procedure(net, len(samples))
+    optimizer, stopping = settings.optimizer, settings.early_stopping
     if isinstance(optimizer, LBFGS):
         _refuse_for_lbfgs(
-            early_stopping=early_stopping is not None,
-            clip_value=clip_value is not None,
-            clip_norm=clip_norm is not None,
-            clip_global_norm=clip_global_norm is not None,
-            average=average is not None,
-            checkpoint_every=checkpoint_every != 1,
+            early_stopping=stopping is not None,
+            clip_value=settings.clip_value is not None,
+            clip_norm=settings.clip_norm is not None,
+            clip_global_norm=settings.clip_global_norm is not None,
+            average=settings.average is not None,
+            checkpoint_every=settings.checkpoint_every != 1,
             after_epoch=after_epoch is not None,
+            state=state is not None,
         )
-    schedule = schedule_of(optimizer, net, train)
-    if average is not None and _rate_of(optimizer) == "lipschitz":
-        raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
-    _check_stopping(early_stopping, schedule.monitor, held_out, net)
-    normalizes_batches = net.architecture.has_batch_norm
-    procedure = Procedure(
-        batch_size=size,
-        optimizer=optimizer,
-        accumulate=accumulate,
-        shuffled=shuffle and len(train) > size * (1 if normalizes_batches else accumulate),
-        seed=seed,
-        clip=code,
-        limit=limit,
-        clip_value=_bound(clip_value, "clip_value"),
-        average=_bound(average, "average", 1.0),
-        checkpoint_every=check_whole(checkpoint_every, "checkpoint_every", 1),
-    )
+    schedule = schedule_of(optimizer, net, samples)
+    _check_stopping(stopping, schedule.monitor, held_out, net)
+    start = initial(net, optimizer, settings.average is not None)
+    state = start if state is None else state
+    _check_state(state, start)
+    if state.position.samples > len(samples):
+        raise ValueError(
+            f"the state is {state.position.samples} samples into an epoch of other samples than "
+            f"these {len(samples)}"
+        )
+    history = copy.deepcopy(state.history)
+    history.interrupted = history.stopped_early = False
+    state = replace(state, history=history)
 
     with Progress(
         progress,
-        epochs=epochs,
-        samples_per_epoch=len(train),
+        epochs=settings.epochs,
+        samples_per_epoch=len(samples),
         classifier=net.is_classifier,
         validation=held_out is not None,
     ) as bar:
         try:
-            compile_seconds = _compile(net, bar)
+            history.compile_seconds += _compile(net, bar)
         except KeyboardInterrupt:
-            return History(interrupted=True)
-        history = History(compile_seconds=compile_seconds)
+            history.interrupted = True
+            return copy.deepcopy(state)
         if isinstance(optimizer, LBFGS):
-            minimize(net, optimizer, train, held_out, epochs, team_size, history)
-            return history
+            minimize(net, optimizer, samples, held_out, settings.epochs, team_size, history)
+            return copy.deepcopy(state)
         run = _Run(
-            net, procedure, schedule, train, held_out, team_size, epochs, history,
-            bar if progress else None,
+            net, procedure, schedule, stopping, samples, held_out, team_size, settings.epochs,
+            state, bar if progress else None,
         )  # fmt: skip
-        run.go(early_stopping, after_epoch)
-        return history
+        run.go(after_epoch)
+        return run.state()
+
+
+def _check_state(state: TrainingState, start: TrainingState) -> None:
+    """A state has the vectors of one that the network and the settings begin with."""
+    for name in ("theta", "running", "first", "second", "average"):
+        found, expected = len(getattr(state, name)), len(getattr(start, name))
+        if found != expected:
+            raise ValueError(
+                f"the state is that of another network or other settings: {name} has {found} "
+                f"entries, not {expected}"
+            )
 
 
 class _Run:
@@ -203,72 +313,88 @@ class _Run:
         net: MLP,
         procedure: Procedure,
         schedule: Schedule,
-        train: Batch,
+        stopping: EarlyStopping | None,
+        samples: Batch,
         held_out: Batch | None,
         threads: int,
         epochs: int,
-        history: History,
+        state: TrainingState,
         bar: Progress | None,
     ) -> None:
         assert procedure.optimizer is not None
         self._net, self._optimizer, self._schedule = net, procedure.optimizer, schedule
-        self._train, self._held_out = train, held_out
-        self._epochs, self._history, self._bar = epochs, history, bar
+        self._samples, self._held_out = samples, held_out
+        self._epochs, self._bar = epochs, bar
+        self._stopping, self._patience = stopping, state.patience
+        self._history = state.history
+        self._start, self._seconds_before = state.position, state.history.seconds
+        net.theta[...], net.running[...] = state.theta, state.running
         self._execution = Execution(
-            net, procedure=procedure, samples=train, others=held_out, threads=threads
+            net, procedure=procedure, samples=samples, others=held_out, threads=threads, state=state
         )
         self._begin = time.perf_counter()
 
-    def go(
-        self, stopping: EarlyStopping | None, after_epoch: Callable[[MLP, History], None] | None
-    ) -> None:
+    def go(self, after_epoch: AfterEpoch | None) -> None:
         """Train to the last epoch, or to where a rule or Ctrl-C ends it."""
-        history = self._history
-        patience = None if stopping is None else Patience(stopping)
+        history, net = self._history, self._net
         looks_at_each = not (
-            stopping is None and after_epoch is None and self._schedule.monitor is None
+            self._stopping is None and after_epoch is None and self._schedule.monitor is None
         )
         count = 1
         try:
-            while len(history) < self._epochs:
+            while len(history) < self._epochs and not self._is_out_of_patience:
                 before = time.perf_counter()
                 if not self._advance(min(count, self._epochs - len(history))):
                     raise KeyboardInterrupt
+                if self._stopping is not None:
+                    self._patience = self._patience.after(self._stopping, net, history)
                 if after_epoch is not None:
-                    after_epoch(self._net, history)
-                if patience is not None and patience.is_over(self._net, history):
-                    history.stopped_early = len(history) < self._epochs
-                    break
+                    after_epoch(net, history)
                 if not looks_at_each:
                     seconds = max(time.perf_counter() - before, 1e-6)
                     count = max(1, int(count * min(LOOK_SECONDS / seconds, 16.0)))
         except KeyboardInterrupt:
             self._execution.write_back()  # which it may have cut short
+            self._record()
             history.interrupted = True
-        if patience is not None:
-            patience.restore(self._net)
+        history.stopped_early = self._is_out_of_patience and len(history) < self._epochs
+        self._patience.restore(net)
+
+    def state(self) -> TrainingState:
+        """All that a training needs to go on from here."""
+        return TrainingState(
+            **self._execution.vectors(),
+            position=self._execution.position,
+            patience=self._patience,
+            history=copy.deepcopy(self._history),
+        )
+
+    @property
+    def _is_out_of_patience(self) -> bool:
+        return self._stopping is not None and self._patience.waited >= self._stopping.patience
 
     def _advance(self, epochs: int) -> bool:
-        """Train for some epochs and record them; False if Ctrl-C ended it early."""
+        """Train to the end of some epochs and record them; False if Ctrl-C ended it early."""
         net, execution = self._net, self._execution
         running = net.running.copy()
-        table = self._table(len(self._history), epochs)
-        complete = execution.train(epochs, table, self._show if self._bar else None)
+        complete = execution.train(epochs, self._rates(epochs), watch=self._show)
         is_finite = execution.write_back()
-        self._record(self._history)
-        if self._bar is not None:
-            self._bar.update(len(self._history), execution.samples_done, self._history)
+        self._record()
+        self._show()
         if execution.diverged or not is_finite:
             net.running[...] = running
             raise self._divergence()
         return complete
 
-    def _table(self, done: int, count: int) -> NDArray[np.float64]:
-        """The optimizer's numbers for the steps of the next epochs."""
-        per_epoch = self._execution.steps_per_epoch
-        steps = np.arange(done * per_epoch, (done + count) * per_epoch)
-        rates = self._schedule.rates(steps, self._epochs * per_epoch, per_epoch)
-        rates = np.asarray(rates, np.float64)
+    def _rates(self, epochs: int) -> NDArray[np.float64]:
+        """The learning rates of the steps to the end of some epochs."""
+        position, per_epoch = self._execution.position, self._execution.steps_per_epoch
+        first = position.steps - self._execution.steps_of(position.samples)  # of the running epoch
+        steps = np.arange(position.steps, first + epochs * per_epoch)
+        if not len(steps):
+            return np.zeros(0)
+        total = first + (self._epochs - position.epochs) * per_epoch
+        rates = np.asarray(self._schedule.rates(steps, total, per_epoch), np.float64)
         if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
             raise ValueError(
                 "learning_rate must give a finite rate of at least 0 for each step, "
@@ -277,40 +403,47 @@ class _Run:
         monitor = self._schedule.monitor
         if monitor is not None:
             rates = rates * self._schedule.multiplier(getattr(self._history, monitor))
-        return self._optimizer.coefficients(int(steps[0]), rates)
+        return rates
 
     def _show(self) -> None:
-        """Show the history so far while the team works."""
-        shown = copy.deepcopy(self._history)
-        self._record(shown)
-        assert self._bar is not None
-        self._bar.update(len(shown), self._execution.samples_done, shown)
+        """Show the history so far, also while the team works."""
+        if self._bar is not None:
+            self._record()
+            self._bar.update(len(self._history), self._execution.samples_done, self._history)
 
-    def _record(self, history: History) -> None:
-        """Add what the execution has finished since it was called last."""
-        rows, is_classifier = self._execution.history, self._net.is_classifier
-        history.loss += rows[:, program.LOSS].tolist()
-        if is_classifier:
-            history.accuracy += rows[:, program.ACCURACY].tolist()
+    def _record(self) -> None:
+        """Enter what the call has finished; as often as one likes."""
+        history, execution = self._history, self._execution
+        rows, first = execution.history, execution.begin.epochs
+        columns = {"loss": program.LOSS}
+        if self._net.is_classifier:
+            columns["accuracy"] = program.ACCURACY
         if self._held_out is not None:
-            history.val_loss += rows[:, program.VALIDATION_LOSS].tolist()
-        if self._held_out is not None and is_classifier:
-            history.val_accuracy += rows[:, program.VALIDATION_ACCURACY].tolist()
-        history.seconds = time.perf_counter() - self._begin
-        seen = len(history) * len(self._train) + self._execution.samples_done
-        history.samples_per_second = seen / history.seconds
+            columns["val_loss"] = program.VALIDATION_LOSS
+        if self._held_out is not None and self._net.is_classifier:
+            columns["val_accuracy"] = program.VALIDATION_ACCURACY
+        for name, column in columns.items():
+            getattr(history, name)[first:] = rows[:, column].tolist()
+        history.learning_rate[first:] = execution.learning_rates
+        elapsed = time.perf_counter() - self._begin
+        history.seconds = self._seconds_before + elapsed
+        seen = (len(history) - self._start.epochs) * len(self._samples)
+        seen += execution.samples_done - self._start.samples
+        history.samples_per_second = seen / elapsed
 
     def _divergence(self) -> DivergenceError:
         """Find the first layer whose values are not finite in the step that failed."""
         net, execution = self._net, self._execution
         layer = execution.spoilt_layer()
         if layer is None:
-            values = net.activations(self._train.x[execution.current_rows]).pre_activations
+            values = net.activations(self._samples.x[execution.current_rows]).pre_activations
             spoilt = [i for i, z in enumerate(values, 1) if not np.isfinite(z).all()]
             layer = spoilt[0] if spoilt else len(values)
-        epoch, step = len(self._history) + 1, execution.samples_done // execution.step_rows + 1
-        if not execution.diverged:
-            epoch, step = len(self._history), execution.steps_per_epoch
+        epoch, step = len(self._history) + 1, execution.steps_of(execution.samples_done)
+        if execution.diverged:
+            step += 1
+        elif not step:  # seen when the epoch was over
+            epoch, step = epoch - 1, execution.steps_per_epoch
         return DivergenceError(epoch, step, layer, self._history)
 
 
