@@ -71,10 +71,11 @@ class EarlyStopping:
 class Patience:
     """Where a training stands with its `EarlyStopping`.
 
-    `best` is the best value so far (smaller is better), `waited` the epochs since; `kept` has the
-    parameters and running statistics of that epoch, if they are wanted back.
+    `epochs` it has seen, `best` is the best value of them (smaller is better), `waited` the epochs
+    since; `kept` has the parameters and running statistics of that epoch, if they are wanted back.
     """
 
+    epochs: int = 0
     best: float = math.inf
     waited: int = 0
     kept: tuple[NDArray[Any], NDArray[Any]] | None = None
@@ -83,10 +84,10 @@ class Patience:
         """Look at the last epoch, and note in the history if it is the best."""
         value = _value(rule.monitor, net, history)
         if not value < self.best - (rule.min_delta if math.isfinite(self.best) else 0.0):
-            return replace(self, waited=self.waited + 1)
+            return replace(self, epochs=len(history), waited=self.waited + 1)
         history.best_epoch = len(history)
         kept = (net.theta.copy(), net.running.copy()) if rule.restore_best else None
-        return Patience(value, 0, kept)
+        return Patience(len(history), value, 0, kept)
 
     def restore(self, net: "MLP") -> None:
         """Give the network back what it had in the best epoch, if that is wanted."""

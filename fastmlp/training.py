@@ -1,12 +1,13 @@
 """The training loop: it checks, allocates, starts the team and reports; the kernels do the rest."""
 
+import contextlib
 import copy
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,10 +27,19 @@ from .schedules import Schedule, as_schedule
 from .stopping import MONITORS, EarlyStopping
 from .threads import POLL_SECONDS, resolve
 
-__all__ = ["Settings", "fit", "train"]
+if TYPE_CHECKING:
+    from ._callback import Callback
 
-AfterEpoch = Callable[[MLP, History], None]
+__all__ = ["Settings", "Training", "fit", "train"]
+
+Callbacks = Sequence["Callback | Callable[[Training], object]"]
 Validation = float | tuple[ArrayLike, ...] | None
+COLUMNS = {
+    "loss": program.LOSS,
+    "accuracy": program.ACCURACY,
+    "val_loss": program.VALIDATION_LOSS,
+    "val_accuracy": program.VALIDATION_ACCURACY,
+}
 LOOK_SECONDS = 0.2  # how often a run without stopping rules comes back to Python, at most
 
 
@@ -51,7 +61,7 @@ def fit(
     clip_global_norm: float | None = None,
     average: float | None = None,
     checkpoint_every: int = 1,
-    after_epoch: AfterEpoch | None = None,
+    callbacks: Callbacks = (),
     progress: bool = False,
     threads: int | None = None,
     seed: int | None = None,
@@ -97,9 +107,10 @@ def fit(
     checkpoint_every
         Every how many hidden layers the activations are kept for the backward pass; the others are
         computed again. More saves memory and costs time; the results are the same, bit for bit.
-    after_epoch
-        Called as after_epoch(net, history) after each epoch, in this thread. Training goes on with
-        parameters of its own: what the function changes in `net` is overwritten.
+    callbacks
+        Each a `Callback`, or a function that is called as function(training) after each epoch; see
+        `fastmlp.callbacks`. Training goes on with parameters of its own: what a callback changes
+        in the network is overwritten.
     progress
         Whether to show a progress bar on standard error. In any case a terminal is told when
         kernels have to be compiled first.
@@ -139,18 +150,12 @@ def fit(
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
-    state = train(
-        net,
-        X,
-        y,
-        settings,
-        sample_weight=sample_weight,
-        validation=validation,
-        after_epoch=after_epoch,
-        progress=progress,
-        threads=threads,
-    )
-    return state.history
+    training = prepare(
+        net, X, y, settings, sample_weight=sample_weight, validation=validation, state=None,
+        callbacks=callbacks, progress=progress, threads=threads,
+    )  # fmt: skip
+    training.run()
+    return training.history
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ def train(
     sample_weight: ArrayLike | None = None,
     validation: Validation = None,
     state: TrainingState | None = None,
-    after_epoch: AfterEpoch | None = None,
+    callbacks: Callbacks = (),
     progress: bool = False,
     threads: int | None = None,
 ) -> TrainingState:
@@ -236,11 +241,32 @@ def train(
     optimizer's kind and averaging must be those that the state was made with. Raises what `fit`
     raises.
     """
+    training = prepare(
+        net, X, y, settings, sample_weight=sample_weight, validation=validation, state=state,
+        callbacks=callbacks, progress=progress, threads=threads,
+    )  # fmt: skip
+    training.run()
+    return training.state()
+
+
+def prepare(
+    net: MLP,
+    X: ArrayLike,
+    y: ArrayLike,
+    settings: Settings,
+    *,
+    sample_weight: ArrayLike | None,
+    validation: Validation,
+    state: TrainingState | None,
+    callbacks: Callbacks,
+    progress: bool,
+    threads: int | None,
+) -> "Training":
+    """Check all arguments of `train`; the network is as before."""
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {type(net).__name__}")
     check_flag(progress, "progress")
-    if after_epoch is not None and not callable(after_epoch):
-        raise TypeError(f"after_epoch must be a function, got {after_epoch!r}")
+    watchers = _checked_callbacks(callbacks)
     team_size = resolve(threads)
     samples = net._checked(X, y, sample_weight)
     samples, held_out = _split(net, samples, validation, settings.seed_for(net))
@@ -254,7 +280,7 @@ def train(
             clip_global_norm=settings.clip_global_norm is not None,
             average=settings.average is not None,
             checkpoint_every=settings.checkpoint_every != 1,
-            after_epoch=after_epoch is not None,
+            callbacks=bool(watchers),
             state=state is not None,
         )
     schedule = schedule_of(optimizer, net, samples)
@@ -267,31 +293,11 @@ def train(
             f"the state is {state.position.samples} samples into an epoch of other samples than "
             f"these {len(samples)}"
         )
-    history = copy.deepcopy(state.history)
-    history.interrupted = history.stopped_early = False
-    state = replace(state, history=history)
-
-    with Progress(
-        progress,
-        epochs=settings.epochs,
-        samples_per_epoch=len(samples),
-        classifier=net.is_classifier,
-        validation=held_out is not None,
-    ) as bar:
-        try:
-            history.compile_seconds += _compile(net, bar)
-        except KeyboardInterrupt:
-            history.interrupted = True
-            return copy.deepcopy(state)
-        if isinstance(optimizer, LBFGS):
-            minimize(net, optimizer, samples, held_out, settings.epochs, team_size, history)
-            return copy.deepcopy(state)
-        run = _Run(
-            net, procedure, schedule, stopping, samples, held_out, team_size, settings.epochs,
-            state, bar if progress else None,
-        )  # fmt: skip
-        run.go(after_epoch)
-        return run.state()
+    share = validation if isinstance(validation, (float, np.floating)) else None
+    return Training(
+        net, settings, procedure, schedule, samples, held_out, share, state, watchers, progress,
+        team_size,
+    )  # fmt: skip
 
 
 def _check_state(state: TrainingState, start: TrainingState) -> None:
@@ -305,95 +311,235 @@ def _check_state(state: TrainingState, start: TrainingState) -> None:
             )
 
 
-class _Run:
-    """One training: it goes back and forth between the compiled program and what Python decides."""
+class Training:
+    """A training as callbacks see it, between two steps.
+
+    Attributes
+    ----------
+    net
+        The network, with the parameters that it has now.
+    settings
+        The arguments of `fit` as they are.
+    history
+        Of the finished epochs.
+    steps_per_epoch
+        Batches of an epoch; with `accumulate`, of so many batches each.
+    diverged
+        Whether a `DivergenceError` is what ends it.
+    """
 
     def __init__(
         self,
         net: MLP,
+        settings: Settings,
         procedure: Procedure,
         schedule: Schedule,
-        stopping: EarlyStopping | None,
         samples: Batch,
         held_out: Batch | None,
-        threads: int,
-        epochs: int,
+        share: float | None,
         state: TrainingState,
-        bar: Progress | None,
+        callbacks: "list[Callback]",
+        progress: bool,
+        threads: int,
     ) -> None:
-        assert procedure.optimizer is not None
-        self._net, self._optimizer, self._schedule = net, procedure.optimizer, schedule
-        self._samples, self._held_out = samples, held_out
-        self._epochs, self._bar = epochs, bar
-        self._stopping, self._patience = stopping, state.patience
-        self._history = state.history
-        self._start, self._seconds_before = state.position, state.history.seconds
-        net.theta[...], net.running[...] = state.theta, state.running
-        self._execution = Execution(
-            net, procedure=procedure, samples=samples, others=held_out, threads=threads, state=state
-        )
-        self._begin = time.perf_counter()
+        self.net, self.settings = net, settings
+        self.history = copy.deepcopy(state.history)
+        self.history.interrupted = self.history.stopped_early = False
+        self.steps_per_epoch = -(-len(samples) // (procedure.batch_size * procedure.accumulate))
+        self.diverged = False
+        self._procedure, self._schedule = procedure, schedule
+        self._samples, self._held_out, self._share = samples, held_out, share
+        self._initial: TrainingState | None = state
+        self._patience = state.patience
+        self._callbacks, self._threads = callbacks, threads
+        self._has_bar, self._is_stopped = progress, False
 
-    def go(self, after_epoch: AfterEpoch | None) -> None:
-        """Train to the last epoch, or to where a rule or Ctrl-C ends it."""
-        history, net = self._history, self._net
-        looks_at_each = not (
-            self._stopping is None and after_epoch is None and self._schedule.monitor is None
-        )
-        count = 1
-        try:
-            while len(history) < self._epochs and not self._is_out_of_patience:
-                before = time.perf_counter()
-                if not self._advance(min(count, self._epochs - len(history))):
-                    raise KeyboardInterrupt
-                if self._stopping is not None:
-                    self._patience = self._patience.after(self._stopping, net, history)
-                if after_epoch is not None:
-                    after_epoch(net, history)
-                if not looks_at_each:
-                    seconds = max(time.perf_counter() - before, 1e-6)
-                    count = max(1, int(count * min(LOOK_SECONDS / seconds, 16.0)))
-        except KeyboardInterrupt:
-            self._execution.write_back()  # which it may have cut short
-            self._record()
-            history.interrupted = True
-        history.stopped_early = self._is_out_of_patience and len(history) < self._epochs
-        self._patience.restore(net)
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return self._execution.position.epochs
+
+    @property
+    def batch(self) -> int:
+        """Batches of the running epoch that are done; 0 between two epochs."""
+        return self._execution.steps_of(self._execution.samples_done)
+
+    @property
+    def step(self) -> int:
+        """Steps of the optimizer that are done, of all epochs."""
+        return self._execution.position.steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return self._execution.position.learning_rate
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the history that an epoch fills."""
+        kinds = ("loss", "accuracy") if self.net.is_classifier else ("loss",)
+        return kinds if self._held_out is None else (*kinds, *(f"val_{kind}" for kind in kinds))
+
+    def stop(self) -> None:
+        """End the training when all callbacks have had their turn."""
+        self._is_stopped = True
 
     def state(self) -> TrainingState:
         """All that a training needs to go on from here."""
+        if self._initial is not None:
+            return copy.deepcopy(replace(self._initial, history=self.history))
         return TrainingState(
             **self._execution.vectors(),
             position=self._execution.position,
             patience=self._patience,
-            history=copy.deepcopy(self._history),
+            history=copy.deepcopy(self.history),
         )
+
+    def run(self) -> None:
+        """Train to the last epoch, or to where a rule, a callback or Ctrl-C ends it."""
+        net, history, optimizer = self.net, self.history, self.settings.optimizer
+        with Progress(
+            self._has_bar,
+            epochs=self.settings.epochs,
+            samples_per_epoch=len(self._samples),
+            classifier=net.is_classifier,
+            validation=self._held_out is not None,
+        ) as bar:
+            try:
+                history.compile_seconds += _compile(net, bar)
+            except KeyboardInterrupt:
+                history.interrupted = True
+                return
+            if isinstance(optimizer, LBFGS):
+                minimize(
+                    net, optimizer, self._samples, self._held_out, self.settings.epochs,
+                    self._threads, history,
+                )  # fmt: skip
+                return
+            self._begin()
+            self._bar = bar if self._has_bar else None
+            with contextlib.ExitStack() as ends:
+                try:
+                    for callback in self._callbacks:
+                        callback.on_train_begin(self)
+                        ends.callback(callback.on_train_end, self)
+                    self._go()
+                except KeyboardInterrupt:
+                    self._execution.write_back()  # which it may have cut short
+                    self._record()
+                    history.interrupted = True
+                is_early = self._is_stopped or self._is_out_of_patience
+                history.stopped_early = is_early and self.epoch < self.settings.epochs
+                self._patience.restore(net)
+
+    def _begin(self) -> None:
+        """Allocate everything, and give the network the parameters of the state."""
+        net, state = self.net, self._initial
+        assert state is not None
+        self._execution = Execution(
+            net,
+            procedure=self._procedure,
+            samples=self._samples,
+            others=self._held_out,
+            threads=self._threads,
+            state=state,
+        )
+        net.theta[...] = state.average if len(state.average) else state.theta
+        net.running[...] = state.running
+        self._started, self._seconds_before = state.position, state.history.seconds
+        self._initial = None  # its memory is free
+        self._begin_time = time.perf_counter()
+
+    def _go(self) -> None:
+        """Go from one place where somebody wants to look to the next."""
+        callbacks = self._callbacks
+        looks_at_each = (
+            self.settings.early_stopping is not None
+            or self._schedule.monitor is not None
+            or any(callback.looks_at_epochs for callback in callbacks)
+        )
+        self._due = [
+            self._begin_time + (math.inf if c.every_seconds is None else c.every_seconds)
+            for c in callbacks
+        ]
+        count = 1
+        self._look()
+        while not (self._is_stopped or self._is_out_of_patience or self._is_complete):
+            before, epoch, step = time.perf_counter(), self.epoch, self.step
+            complete = self._advance(count)
+            self._look()
+            if not complete:
+                raise KeyboardInterrupt
+            if self.epoch > epoch:
+                for callback in callbacks:
+                    callback.on_epoch_end(self)
+            if self.step > step:
+                self._call_at_batch()
+            if not looks_at_each:
+                seconds = max(time.perf_counter() - before, 1e-6)
+                count = max(1, int(count * min(LOOK_SECONDS / seconds, 16.0)))
+
+    def _call_at_batch(self) -> None:
+        """Call those whose number of steps, or of seconds, is reached."""
+        for i, callback in enumerate(self._callbacks):
+            is_turn = callback.every is not None and self.step % callback.every == 0
+            if callback.every_seconds is not None and time.perf_counter() >= self._due[i]:
+                self._due[i] = time.perf_counter() + callback.every_seconds
+                is_turn = True
+            if is_turn:
+                callback.on_batch_end(self)
+
+    def _look(self) -> None:
+        """Let early stopping see the last epoch, if it has not."""
+        rule = self.settings.early_stopping
+        if rule is not None and self._patience.epochs < len(self.history):
+            self._patience = self._patience.after(rule, self.net, self.history)
 
     @property
     def _is_out_of_patience(self) -> bool:
-        return self._stopping is not None and self._patience.waited >= self._stopping.patience
+        rule = self.settings.early_stopping
+        return rule is not None and self._patience.waited >= rule.patience
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.epoch >= self.settings.epochs
 
     def _advance(self, epochs: int) -> bool:
-        """Train to the end of some epochs and record them; False if Ctrl-C ended it early."""
-        net, execution = self._net, self._execution
+        """Train for some epochs, or to the next step that a callback wants to see, and record.
+
+        False if Ctrl-C ended it early.
+        """
+        net, execution = self.net, self._execution
+        epochs, steps, pause = self._extent(min(epochs, self.settings.epochs - self.epoch))
         running = net.running.copy()
-        complete = execution.train(epochs, self._rates(epochs), watch=self._show)
+        complete = execution.train(epochs, self._rates(steps), pause=pause, watch=self._watch)
         is_finite = execution.write_back()
         self._record()
         self._show()
         if execution.diverged or not is_finite:
             net.running[...] = running
+            self.diverged = True
             raise self._divergence()
         return complete
 
-    def _rates(self, epochs: int) -> NDArray[np.float64]:
-        """The learning rates of the steps to the end of some epochs."""
-        position, per_epoch = self._execution.position, self._execution.steps_per_epoch
-        first = position.steps - self._execution.steps_of(position.samples)  # of the running epoch
-        steps = np.arange(position.steps, first + epochs * per_epoch)
-        if not len(steps):
+    def _extent(self, epochs: int) -> tuple[int, int, int]:
+        """Epochs and steps of the next call, and after how many samples of the last it pauses."""
+        done, end = self.batch, epochs * self.steps_per_epoch  # steps of the running epoch on
+        looks = [done + c.every - self.step % c.every for c in self._callbacks if c.every]
+        target = min(looks, default=end + 1)
+        if target > end:
+            return epochs, end - done, 0
+        epoch, batch = divmod(target - 1, self.steps_per_epoch)
+        samples = min((batch + 1) * self._execution.step_rows, len(self._samples))
+        return epoch + 1, target - done, samples
+
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """The learning rates of the next steps."""
+        if count == 0:
             return np.zeros(0)
-        total = first + (self._epochs - position.epochs) * per_epoch
+        position, per_epoch = self._execution.position, self.steps_per_epoch
+        steps = position.steps + np.arange(count)
+        total = position.steps - self.batch + (self.settings.epochs - position.epochs) * per_epoch
         rates = np.asarray(self._schedule.rates(steps, total, per_epoch), np.float64)
         if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
             raise ValueError(
@@ -402,49 +548,47 @@ class _Run:
             )
         monitor = self._schedule.monitor
         if monitor is not None:
-            rates = rates * self._schedule.multiplier(getattr(self._history, monitor))
+            rates = rates * self._schedule.multiplier(getattr(self.history, monitor))
         return rates
 
+    def _watch(self) -> None:
+        """While the team works: show how far it is, and have it pause for whoever is due."""
+        self._show()
+        if time.perf_counter() >= min(self._due, default=math.inf):
+            self._execution.pause()
+
     def _show(self) -> None:
-        """Show the history so far, also while the team works."""
         if self._bar is not None:
             self._record()
-            self._bar.update(len(self._history), self._execution.samples_done, self._history)
+            self._bar.update(len(self.history), self._execution.samples_done, self.history)
 
     def _record(self) -> None:
         """Enter what the call has finished; as often as one likes."""
-        history, execution = self._history, self._execution
+        history, execution = self.history, self._execution
         rows, first = execution.history, execution.begin.epochs
-        columns = {"loss": program.LOSS}
-        if self._net.is_classifier:
-            columns["accuracy"] = program.ACCURACY
-        if self._held_out is not None:
-            columns["val_loss"] = program.VALIDATION_LOSS
-        if self._held_out is not None and self._net.is_classifier:
-            columns["val_accuracy"] = program.VALIDATION_ACCURACY
-        for name, column in columns.items():
-            getattr(history, name)[first:] = rows[:, column].tolist()
+        for name in self.columns:
+            getattr(history, name)[first:] = rows[:, COLUMNS[name]].tolist()
         history.learning_rate[first:] = execution.learning_rates
-        elapsed = time.perf_counter() - self._begin
+        elapsed = time.perf_counter() - self._begin_time
         history.seconds = self._seconds_before + elapsed
-        seen = (len(history) - self._start.epochs) * len(self._samples)
-        seen += execution.samples_done - self._start.samples
+        seen = (len(history) - self._started.epochs) * len(self._samples)
+        seen += execution.samples_done - self._started.samples
         history.samples_per_second = seen / elapsed
 
     def _divergence(self) -> DivergenceError:
         """Find the first layer whose values are not finite in the step that failed."""
-        net, execution = self._net, self._execution
+        net, execution = self.net, self._execution
         layer = execution.spoilt_layer()
         if layer is None:
             values = net.activations(self._samples.x[execution.current_rows]).pre_activations
             spoilt = [i for i, z in enumerate(values, 1) if not np.isfinite(z).all()]
             layer = spoilt[0] if spoilt else len(values)
-        epoch, step = len(self._history) + 1, execution.steps_of(execution.samples_done)
+        epoch, step = len(self.history) + 1, execution.steps_of(execution.samples_done)
         if execution.diverged:
             step += 1
         elif not step:  # seen when the epoch was over
             epoch, step = epoch - 1, execution.steps_per_epoch
-        return DivergenceError(epoch, step, layer, self._history)
+        return DivergenceError(epoch, step, layer, self.history)
 
 
 def schedule_of(optimizer: Optimizer, net: MLP, train: Batch) -> Schedule:
@@ -460,6 +604,17 @@ def schedule_of(optimizer: Optimizer, net: MLP, train: Batch) -> Schedule:
 def _rate_of(optimizer: Optimizer) -> Any:
     """What an optimizer has as its learning rate; 1 if it has none."""
     return getattr(optimizer, "learning_rate", 1.0)
+
+
+def _checked_callbacks(callbacks: Callbacks) -> "list[Callback]":
+    """All of them as objects, functions wrapped."""
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks must be a list, got {callbacks!r}")
+    if not callbacks:
+        return []
+    from ._callback import as_callback  # only here: it is not needed by most
+
+    return [as_callback(callback) for callback in callbacks]
 
 
 def _refuse_for_lbfgs(**given: bool) -> None:

@@ -1,0 +1,287 @@
+"""A training that is resumed from a checkpoint goes on as if it had never stopped, bit for bit."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmlp as fm
+from fastmlp.checkpoints import PREVIOUS
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(150, 6)).astype(np.float32)
+LABELS = (X[:, 0] + 0.3 * RNG.normal(size=150) > 0).astype(np.int64) + (X[:, 1] > 1)
+TARGETS = np.stack([np.sin(X[:, 0]), X[:, 1] * X[:, 2]], axis=1)
+WEIGHTS = RNG.random(150)
+Net = dict[str, Any]
+How = dict[str, Any]
+
+
+def network(**options: Any) -> fm.MLP:
+    return fm.MLP(**{"layer_sizes": [6, 9, 7, 3], "activation": "tanh", "seed": 2, **options})
+
+
+def outcome(net: fm.MLP, history: fm.History) -> tuple[bytes, bytes, fm.History]:
+    """Everything but the times."""
+    times = {"seconds": 0.0, "samples_per_second": 0.0, "compile_seconds": 0.0}
+    return net.theta.tobytes(), net.running.tobytes(), replace(history, **times)
+
+
+class Killed(BaseException):
+    """What ends a training in these tests."""
+
+
+class KillAt(fm.Callback):
+    """Ends the training without a word after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.every = 1
+        self._step = step
+
+    def on_batch_end(self, training: fm.callbacks.Training) -> None:
+        if training.step == self._step:
+            raise Killed
+
+
+class Silent(fm.Checkpoint):
+    """A checkpoint that does not get to save when training ends, as after kill -9."""
+
+    def on_train_end(self, training: fm.callbacks.Training) -> None:
+        pass
+
+
+CASES: dict[str, tuple[Net, How]] = {
+    "sgd": ({}, {"optimizer": fm.SGD(0.1)}),
+    "momentum": (
+        {"norm": "batch", "dropout": 0.2},
+        {"optimizer": fm.SGD(fm.schedules.OneCycle(0.1), momentum=0.9, nesterov=True)},
+    ),
+    "adam": ({"dropout": [0.1, 0.2, 0.0]}, {"optimizer": fm.Adam(0.01), "average": 0.9}),
+    "adamw": (
+        {"norm": "layer", "l2": 1e-3, "l1": 1e-4},
+        {"optimizer": fm.AdamW(fm.schedules.Cosine(0.02)), "clip_global_norm": 0.5},
+    ),
+    "nadam": (
+        {"dtype": "float64", "activation": "prelu"},
+        {"optimizer": fm.NAdam(fm.schedules.WarmUp(0.01, 7)), "clip_value": 0.1},
+    ),
+    "rmsprop": (
+        {},
+        {
+            "optimizer": fm.RMSProp(
+                fm.schedules.ReduceOnPlateau(0.05, patience=0, min_delta=1.0), decay=0.9
+            ),
+            "clip_norm": 0.5,
+            "accumulate": 3,
+        },
+    ),
+    "adagrad": (
+        {},
+        {"optimizer": fm.Adagrad(initial_accumulator=0.1, epsilon_inside_root=True)},
+    ),
+    "gradient descent": (
+        {"activation": "softplus"},
+        {"optimizer": fm.GradientDescent("lipschitz")},
+    ),
+    "early stopping": (
+        {"norm": "batch"},
+        {
+            "optimizer": fm.Adam(0.3),
+            "early_stopping": fm.EarlyStopping("val_accuracy", patience=2),
+        },
+    ),
+    "in order": ({}, {"shuffle": False, "batch_size": 16, "seed": 9, "checkpoint_every": 2}),
+    "accumulated batch norm": ({"norm": "batch"}, {"accumulate": 4, "batch_size": 10}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bit_for_bit(case: str, tmp_path: Path) -> None:
+    """Killed within an epoch, after the last step of one, and when only validation is left."""
+    options, how = CASES[case]
+    how = {"batch_size": 32, "epochs": 5, "validation": 0.2, **how}
+    net = network(**options)
+    counter = fm.LearningRateMonitor(every=1)
+    history = fm.fit(net, X, LABELS, callbacks=[counter], **how)
+    expected, steps = outcome(net, history), counter.steps[-1]
+    unwatched = network(**options)
+    assert outcome(unwatched, fm.fit(unwatched, X, LABELS, **how)) == expected
+    per_epoch = steps // len(history)
+    path = tmp_path / "run"
+    for kill, threads in ((1, 1), (per_epoch, 2), (2 * per_epoch + 1, 3), (steps, 1)):
+        watchers = [Silent(path, every_batches=1), KillAt(kill)]
+        with pytest.raises(Killed):
+            fm.fit(network(**options), X, LABELS, callbacks=watchers, threads=threads, **how)
+        resumed = fm.resume(path, X, LABELS, threads=threads)
+        assert outcome(*resumed) == expected
+        assert outcome(*fm.resume(path, X, LABELS)) == expected  # nothing is left to do
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"every_epochs": 2},
+        {"every_batches": 3},
+        {"every_seconds": 1e-9},
+        {"every_epochs": 1, "every_batches": 7, "every_seconds": 1e-9},
+        {},
+    ],
+)
+def test_it_goes_on_from_the_last_checkpoint(settings: dict[str, Any], tmp_path: Path) -> None:
+    """With sample weights, given validation samples, a regression; resumed again and again."""
+    how: How = {"sample_weight": WEIGHTS, "validation": (X[:20], TARGETS[:20], WEIGHTS[:20])}
+
+    def regressor() -> fm.MLP:
+        return network(layer_sizes=[6, 9, 2], loss="huber", norm="batch", dropout=0.1)
+
+    net, path = regressor(), tmp_path / "run"
+    expected = outcome(net, fm.fit(net, X, TARGETS, epochs=6, batch_size=16, **how))
+    watchers = [Silent(path, **settings), KillAt(23)]
+    with pytest.raises(Killed):
+        fm.fit(regressor(), X, TARGETS, epochs=6, batch_size=16, callbacks=watchers, **how)
+    with pytest.raises(Killed):
+        fm.resume(path, X, TARGETS, callbacks=[Silent(path, **settings), KillAt(44)], **how)
+    assert outcome(*fm.resume(path, X, TARGETS, **how)) == expected
+
+
+def test_it_goes_on_saving(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(Killed):
+        fm.fit(network(), X, LABELS, epochs=6, callbacks=[fm.Checkpoint(path), KillAt(7)])
+    with pytest.raises(Killed):
+        fm.resume(path, X, LABELS, callbacks=[KillAt(19)])
+    steps: list[int] = []
+    fm.resume(path, X, LABELS, callbacks=[lambda training: steps.append(training.step)])
+    assert steps == [20, 25, 30]  # the nineteenth was saved as it ended
+    assert {file.name for file in tmp_path.iterdir()} == {"run", "run" + PREVIOUS}
+
+
+def test_more_epochs(tmp_path: Path) -> None:
+    net, path = network(), tmp_path / "run"
+    fm.fit(net, X, LABELS, epochs=2, callbacks=[fm.Checkpoint(path)])
+    at_once = network()
+    expected = outcome(at_once, fm.fit(at_once, X, LABELS, epochs=5))
+    assert outcome(*fm.resume(path, X, LABELS, epochs=5)) == expected
+
+
+def test_what_no_file_can_hold_is_given_again(tmp_path: Path) -> None:
+    rate, path, net = lambda step: 0.1 / (1 + step), tmp_path / "run", network()
+    how: How = {
+        "optimizer": fm.SGD(rate),
+        "early_stopping": fm.EarlyStopping(lambda net: float(net.theta[0]), patience=3),
+    }
+    expected = outcome(net, fm.fit(net, X, LABELS, epochs=4, **how))
+    watchers = [Silent(path, every_batches=1), KillAt(8)]
+    with pytest.raises(Killed):
+        fm.fit(network(), X, LABELS, epochs=4, callbacks=watchers, **how)
+    with pytest.raises(ValueError, match="optimizer must be given"):
+        fm.resume(path, X, LABELS)
+    with pytest.raises(ValueError, match="early_stopping must be given"):
+        fm.resume(path, X, LABELS, optimizer=how["optimizer"])
+    assert outcome(*fm.resume(path, X, LABELS, **how)) == expected
+
+
+def test_other_samples_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    how: How = {"validation": (X[:9], LABELS[:9])}
+    fm.fit(network(), X, LABELS, epochs=1, callbacks=[fm.Checkpoint(path)], **how)
+    other, labels = X.copy(), LABELS.copy()
+    other[0, 0] += 1
+    labels[-1] = (labels[-1] + 1) % 3
+    with pytest.raises(ValueError, match=r"X has shape \(149, 6\), not \(150, 6\)"):
+        fm.resume(path, X[1:], LABELS[1:], **how)
+    for samples in ((other, LABELS), (X, labels)):
+        with pytest.raises(ValueError, match="the values of X, or of what belongs to them"):
+            fm.resume(path, *samples, **how)
+    with pytest.raises(ValueError, match="the values of X"):
+        fm.resume(path, X, LABELS, sample_weight=WEIGHTS, **how)
+    with pytest.raises(ValueError, match="validation must be given"):
+        fm.resume(path, X, LABELS)
+    with pytest.raises(ValueError, match="the values of the validation samples"):
+        fm.resume(path, X, LABELS, validation=(X[1:10], LABELS[1:10]))
+    assert len(fm.resume(path, X, LABELS, epochs=2, **how)[1]) == 2
+
+
+# Files
+
+
+def checkpoint(folder: Path) -> Path:
+    path = folder / "run"
+    with pytest.raises(Killed):
+        fm.fit(network(), X, LABELS, epochs=3, callbacks=[Silent(path), KillAt(13)])
+    return path
+
+
+def test_a_damaged_file_gives_way_to_the_previous(tmp_path: Path) -> None:
+    net, path = network(), checkpoint(tmp_path)
+    expected = outcome(net, fm.fit(net, X, LABELS, epochs=3))
+    whole, previous = path.read_bytes(), Path(f"{path}{PREVIOUS}")
+    old = previous.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-100] ^= 1
+    for damaged in (b"", whole[:-1], whole[:50], bytes(flipped), b"x" * 100, None):
+        previous.write_bytes(old)
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=r"going on from .*run\.previous"):
+            resumed = fm.resume(path, X, LABELS)
+        assert outcome(*resumed) == expected
+
+
+def test_without_a_sound_file(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    Path(f"{path}{PREVIOUS}").unlink()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"cannot read .*run' as a checkpoint"):
+        fm.resume(path, X, LABELS)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        fm.resume(path, X, LABELS)
+    network().save(path)
+    with pytest.raises(ValueError, match="it has no 'fastmlp-checkpoint'"):
+        fm.resume(path, X, LABELS)
+
+
+def test_a_training_that_diverged_is_not_saved(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(fm.DivergenceError):
+        fm.fit(
+            network(loss="squared_error"),
+            X,
+            RNG.normal(size=(150, 3)),
+            optimizer=fm.SGD(1e30),
+            callbacks=[fm.Checkpoint(path, every_epochs=1)],
+        )
+    assert not path.exists()
+
+
+def test_ctrl_c_saves(tmp_path: Path) -> None:
+    def interrupt(training: fm.callbacks.Training) -> None:
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+
+    net, path = network(), tmp_path / "run"
+    expected = outcome(net, fm.fit(net, X, LABELS, epochs=4))
+    watchers = [interrupt, fm.Checkpoint(path, every_epochs=100)]
+    history = fm.fit(network(), X, LABELS, epochs=4, callbacks=watchers)
+    assert history.interrupted
+    assert outcome(*fm.resume(path, X, LABELS)) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"every_epochs": 0}, ValueError),
+        ({"every_batches": 1.5}, TypeError),
+        ({"every_seconds": 0}, ValueError),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(settings))):
+        fm.Checkpoint("run", **settings)
+
+
+def test_lbfgs_has_no_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="callbacks is of no use to LBFGS"):
+        fm.fit(network(), X, LABELS, optimizer=fm.LBFGS(), callbacks=[fm.Checkpoint("run")])
