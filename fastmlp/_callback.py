@@ -78,7 +78,7 @@ def as_callback(value: Any) -> Callback:
     Raises TypeError if it is neither, ValueError if it wants to be called every 0 steps.
     """
     if isinstance(value, EarlyStopping):
-        raise TypeError("EarlyStopping is no callback: give it to fit as early_stopping")
+        raise TypeError("callbacks has an EarlyStopping, which is none: give it as early_stopping")
     if isinstance(value, type) or not (isinstance(value, Callback) or callable(value)):
         raise TypeError(f"callbacks must have Callback objects and functions, got {value!r}")
     callback = value if isinstance(value, Callback) else _Function(value)

@@ -196,12 +196,15 @@ def _describe(norm: BatchNorm | LayerNorm | None) -> dict[str, Any] | None:
 def replace_file(path: str, content: bytes, previous: str | None = None) -> None:
     """Write `content` to `path` through a temporary file in the same folder.
 
-    The file that was there is renamed to `path` + `previous`, if that is given.
+    With `previous`, for one writer that comes again and again, the file that was there is renamed
+    to `path` + `previous`, and the temporary file has a name that the next one takes over.
     """
     target = os.path.realpath(path)  # the file behind a symbolic link is replaced, not the link
     temporary = os.path.join(os.path.dirname(target), f".fastmlp-{secrets.token_hex(8)}.tmp")
+    if previous is not None:
+        temporary = f"{target}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb" if previous is None else "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
