@@ -73,23 +73,23 @@ def digest(net: fm.MLP, history: fm.History) -> str:
 
 
 def live(
-    path: Path, net: dict[str, Any], how: dict[str, Any], every: dict[str, Any]
+    path: Path, threads: int, net: dict[str, Any], how: dict[str, Any], every: dict[str, Any]
 ) -> tuple[fm.MLP, fm.History]:
     """Begin, or go on where the last life has got to."""
     if path.exists() or Path(f"{path}{PREVIOUS}").exists():
-        return fm.resume(path, X, Y, threads=2)
+        return fm.resume(path, X, Y, threads=threads)
     made = fm.MLP([12, 24, 24, 3], **net)
-    history = fm.fit(made, X, Y, threads=2, callbacks=[fm.Checkpoint(path, **every)], **how)
+    history = fm.fit(made, X, Y, threads=threads, callbacks=[fm.Checkpoint(path, **every)], **how)
     return made, history
 
 
-def is_killed(path: Path, seconds: float, *options: dict[str, Any]) -> bool:
+def is_killed(path: Path, seconds: float, threads: int, *options: dict[str, Any]) -> bool:
     """Let a process live for some seconds; if it ends before, its digest is in a file."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            Path(f"{path}.digest").write_text(digest(*live(path, *options)))
+            Path(f"{path}.digest").write_text(digest(*live(path, threads, *options)))
             status = 0
         finally:
             os._exit(status)
@@ -119,7 +119,7 @@ def main(kills: int, seed: int = 0) -> int:
             while True:
                 is_last = results["kills"] == kills  # it may end in peace
                 seconds = 600.0 if is_last else rng.uniform(0.0, 0.05 + history.seconds)
-                if not is_killed(path, seconds, *options):
+                if not is_killed(path, seconds, rng.choice([1, 2]), *options):
                     break
                 results["kills"] += 1
                 results["within a write"] += Path(f"{path}.tmp").exists()

@@ -1,5 +1,10 @@
 """A training that is resumed from a checkpoint goes on as if it had never stopped, bit for bit."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +271,54 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
     history = fm.fit(network(), X, LABELS, epochs=4, callbacks=watchers)
     assert history.interrupted
     assert outcome(*fm.resume(path, X, LABELS)) == expected
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal at a given time")
+@pytest.mark.parametrize("norm", [None, "batch"])
+@pytest.mark.parametrize("size", [20, 1000])
+def test_ctrl_c_at_any_moment(norm: str | None, size: int, tmp_path: Path) -> None:
+    """In a pass, a shuffle, an evaluation or in Python: the state is that after a whole step."""
+    rng = np.random.default_rng(0)
+    many, labels = rng.normal(size=(9000, 6)).astype(np.float32), rng.integers(0, 3, 9000)
+    how: How = {"batch_size": size, "validation": 0.5, "accumulate": 2, "threads": 1}
+
+    def net() -> fm.MLP:
+        return network(norm=norm, dropout=0.1)
+
+    whole, path = net(), tmp_path / "run"
+    history = fm.fit(whole, many, labels, epochs=4, **how)
+    expected, interrupted = outcome(whole, history), 0
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for delay in np.linspace(0.05, 0.95, 6) * history.seconds:
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            watchers = [fm.Checkpoint(path, every_epochs=100)]
+            try:
+                part = fm.fit(net(), many, labels, epochs=4, callbacks=watchers, **how)
+            except KeyboardInterrupt:  # in what goes before or after the training itself
+                continue
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+            if path.exists():  # not if it came before the first step
+                interrupted += part.interrupted
+                assert outcome(*fm.resume(path, many, labels, threads=1)) == expected
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert interrupted > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each life")
+def test_killed_at_random_moments() -> None:
+    """Set FASTMLP_TEST_KILLS to have more than a few; run tests/kill_and_resume.py alone for 50."""
+    kills = os.environ.get("FASTMLP_TEST_KILLS", "4")
+    script = Path(__file__).with_name("kill_and_resume.py")
+    done = subprocess.run(
+        [sys.executable, script, kills], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["kills"] >= int(kills)
+    assert results["different"] == 0 < results["trainings"]
 
 
 @pytest.mark.parametrize(
