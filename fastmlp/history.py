@@ -38,7 +38,7 @@ class History:
     interrupted
         Whether Ctrl-C ended the run early.
     stopped_early
-        Whether `EarlyStopping` ended it.
+        Whether `EarlyStopping` or a callback ended it before its last epoch.
     best_epoch
         With `EarlyStopping`, the epoch, from 1, whose value was the best.
 

@@ -196,8 +196,8 @@ def _describe(norm: BatchNorm | LayerNorm | None) -> dict[str, Any] | None:
 def replace_file(path: str, content: bytes, previous: str | None = None) -> None:
     """Write `content` to `path` through a temporary file in the same folder.
 
-    With `previous`, for one writer that comes again and again, the file that was there is renamed
-    to `path` + `previous`, and the temporary file has a name that the next one takes over.
+    With `previous`, for one writer that comes again and again, the file that was there is kept as
+    `path` + `previous`, and the temporary file has a name that the next one takes over.
     """
     target = os.path.realpath(path)  # the file behind a symbolic link is replaced, not the link
     temporary = os.path.join(os.path.dirname(target), f".fastmlp-{secrets.token_hex(8)}.tmp")
@@ -209,7 +209,7 @@ def replace_file(path: str, content: bytes, previous: str | None = None) -> None
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and os.path.exists(target):
-            os.replace(target, target + previous)
+            _keep(target, target + previous)
         os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -218,6 +218,16 @@ def replace_file(path: str, content: bytes, previous: str | None = None) -> None
             # The same error, but about the user's file and not about the temporary one.
             raise OSError(error.errno, error.strerror, path) from error
         raise
+
+
+def _keep(path: str, previous: str) -> None:
+    """Give a file another name, under which there may be an older one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(previous)
+    try:
+        os.link(path, previous)  # under its own name it is there at any moment
+    except OSError:  # a file system without links
+        os.replace(path, previous)
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
