@@ -102,6 +102,11 @@ class Procedure:
     checkpoint_every: int = 1
     input_gradient: bool = False
 
+    @property
+    def step_size(self) -> int:
+        """Rows of a step; the last one of an epoch may have fewer."""
+        return self.batch_size * self.accumulate
+
 
 @dataclass(frozen=True)
 class _Call:
@@ -164,7 +169,7 @@ class Execution:
         self._has_batch_norm = procedure.training and net.architecture.has_batch_norm
         if not (self._has_batch_norm or procedure.input_gradient):
             rows = min(rows * procedure.accumulate, machine.MICRO_BATCH)
-        self.step_rows = procedure.batch_size * procedure.accumulate
+        self.step_rows = procedure.step_size
         self._passes = -(-self.step_rows // rows)
         groups = groups_of(net.architecture, net.layout, self._passes, procedure.training)
         self._shares_passes = groups == 1

@@ -57,6 +57,8 @@ _CLASSES: dict[str, type[Any]] = {
     if isinstance(getattr(module, name), type)
 }
 
+_UNSOUND = (SafetensorError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
 Array = NDArray[Any]
 Path = str | os.PathLike[str]
 
@@ -149,7 +151,11 @@ class Checkpoint(Callback):
             self._save(training)
 
     def _save(self, training: Training) -> None:
-        every = (self.every_epochs, self.every, self.every_seconds)
+        every = {
+            "every_epochs": self.every_epochs,
+            "every_batches": self.every,
+            "every_seconds": self.every_seconds,
+        }
         content = _to_bytes(training, {"every": every, "samples": self._samples})
         io.replace_file(self.path, content, PREVIOUS)
         self._saved = training.epoch, training.step
@@ -214,21 +220,20 @@ def resume(
     """
     path = os.fspath(path)
     file = _read(path)
-    settings = _settings(file, optimizer, early_stopping, epochs)
-    net = file.net
+    changes: dict[str, Any] = {"optimizer": optimizer, "early_stopping": early_stopping}
+    for name in file.missing:
+        if changes[name] is None:
+            raise ValueError(f"{name} must be given as to fit: {path!r} cannot hold all of it")
+    changes["epochs"] = epochs
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if file.samples["others"] and file.samples["share"] is None and validation is None:
+        raise ValueError(f"validation must be given as to fit: {path!r} does not hold the samples")
     watchers = list(callbacks)
     if not any(isinstance(callback, Checkpoint) for callback in watchers):
-        by_epochs, by_batches, by_seconds = file.header["every"]
-        watchers.append(
-            Checkpoint(
-                path, every_epochs=by_epochs, every_batches=by_batches, every_seconds=by_seconds
-            )
-        )
-    share = file.header["samples"]["share"]
-    if file.header["samples"]["others"] is not None and share is None and validation is None:
-        raise ValueError("validation must be given as to fit: the file does not hold the samples")
+        watchers.append(Checkpoint(path, **file.every))
+    share = file.samples["share"]
     training = prepare(
-        net, X, y, settings,
+        file.net, X, y, dataclasses.replace(file.settings, **changes),
         sample_weight=sample_weight,
         validation=validation if share is None else share,
         state=file.state,
@@ -236,23 +241,26 @@ def resume(
         progress=progress,
         threads=threads,
     )  # fmt: skip
-    found = json.loads(json.dumps(_describe_samples(training)))
-    if found != file.header["samples"]:
+    found = _describe_samples(training)
+    if found != file.samples:
         raise ValueError(
             f"X, y, sample_weight and validation must be those that {path!r} was trained on: "
-            f"{_difference(found, file.header['samples'])}"
+            f"{_difference(found, file.samples)}"
         )
     training.run()
-    return net, training.history
+    return file.net, training.history
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """What a file holds, checked."""
+    """What a file holds, checked; `missing` are the arguments that it cannot hold."""
 
-    header: dict[str, Any]
     net: MLP
     state: TrainingState
+    settings: Settings
+    missing: list[str]
+    every: dict[str, Any]
+    samples: dict[str, Any]
 
 
 def _to_bytes(training: Training, header: dict[str, Any]) -> bytes:
@@ -338,11 +346,15 @@ def _load(path: str) -> _File:
             raise ValueError(f"its format must be {FORMAT!r}, got {header['format']!r}")
         if header.pop("digest") != _digest(header, tensors):
             raise ValueError("its content does not match its digest")
-        net = io.build(header["network"])
-        return _File(header, net, _state(header, net, tensors))
+        net, samples = io.build(header["network"]), header["samples"]
+        if samples.keys() != {"train", "others", "share"}:
+            raise ValueError(f"it describes samples by {', '.join(samples)}")
+        return _File(
+            net, _state(header, net, tensors), *_settings(header), header["every"], samples
+        )
     except KeyError as error:
         raise ValueError(f"cannot read {path!r} as a checkpoint: it has no {error}") from error
-    except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _UNSOUND as error:
         raise ValueError(f"cannot read {path!r} as a checkpoint: {error}") from error
 
 
@@ -368,8 +380,11 @@ def _state(header: dict[str, Any], net: MLP, tensors: dict[str, Array]) -> Train
         if name not in ("running", "best.running"):
             layout.spread(flat)
     loss, right, weight, rate, best, seconds = tensors["numbers"].tolist()
-    epochs, steps, samples = header["position"]
-    seen, waited = header["patience"]
+    epochs, steps, samples = (check_whole(n, "position", 0, 2**62) for n in header["position"])
+    seen, waited = (check_whole(n, "patience", 0, 2**62) for n in header["patience"])
+    series = {name: tensors[f"history.{name}"].tolist() for name in _SERIES}
+    if any(len(values) not in (0, epochs) for values in series.values()) or epochs < seen:
+        raise ValueError(f"its history is not of {epochs} epochs")
     kept = None
     if "best" in vectors:
         kept = vectors["best"], vectors.get("best.running", empty)
@@ -382,36 +397,26 @@ def _state(header: dict[str, Any], net: MLP, tensors: dict[str, Array]) -> Train
         position=Position(epochs, steps, samples, (loss, right, weight), rate),
         patience=Patience(seen, best, waited, kept),
         history=History(
-            **{name: tensors[f"history.{name}"].tolist() for name in _SERIES},
+            **series,
             seconds=seconds,
             best_epoch=header["best_epoch"],
         ),
     )
 
 
-def _settings(
-    file: _File,
-    optimizer: Optimizer | None,
-    early_stopping: EarlyStopping | None,
-    epochs: int | None,
-) -> Settings:
-    """The arguments of `fit` as the file has them, but for what is given anew."""
-    header = file.header
-    given = dict(header["settings"])
-    if epochs is not None:
-        given["epochs"] = epochs
+def _settings(header: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """The arguments of `fit`, and the names of those that have to be given again."""
+    optimizer, rule, missing = _build(header["optimizer"]), header["early_stopping"], []
     if optimizer is None:
-        if header["optimizer"] is None:
-            raise ValueError("optimizer must be given as to fit: the file cannot hold a function")
-        optimizer = _build(header["optimizer"])
-    rule = header["early_stopping"]
-    if early_stopping is None and rule is not None:
-        if rule["monitor"] is None:
-            raise ValueError(
-                "early_stopping must be given as to fit: the file cannot hold a function"
-            )
-        early_stopping = EarlyStopping(**rule)
-    return Settings(**given, optimizer=optimizer, early_stopping=early_stopping)
+        missing.append("optimizer")
+    if rule is not None and rule["monitor"] is None:
+        missing.append("early_stopping")
+        rule = None
+    stopping = None if rule is None else EarlyStopping(**rule)
+    settings = Settings(
+        **header["settings"], optimizer=optimizer or optimizers.Adam(), early_stopping=stopping
+    )
+    return settings, missing
 
 
 def _describe(value: Any) -> Any:
@@ -463,10 +468,10 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     """The first thing in which two descriptions of samples differ, in words."""
     for name, what in (("train", "X"), ("others", "the validation samples")):
         mine, theirs = found[name], expected[name]
-        if (mine is None) != (theirs is None):
-            return f"there {'are no' if mine is None else 'were no'} validation samples"
-        if mine is not None and mine["shape"] != theirs["shape"]:
+        if not mine or not theirs:
+            continue
+        if mine["shape"] != theirs["shape"]:
             return f"{what} has shape {tuple(mine['shape'])}, not {tuple(theirs['shape'])}"
         if mine != theirs:
             return f"the values of {what}, or of what belongs to them, are others"
-    return "validation was a share of the samples" if expected["share"] else "the arguments differ"
+    return "validation is not what it was"

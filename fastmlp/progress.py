@@ -36,6 +36,8 @@ class Progress:
         Whether the history gets accuracies.
     validation
         Whether the history gets values for validation samples.
+    begun
+        Epochs that were finished, and shown, before.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Progress:
         samples_per_epoch: int,
         classifier: bool,
         validation: bool,
+        begun: int = 0,
     ) -> None:
         run = _Run(epochs, samples_per_epoch, classifier=classifier, validation=validation)
+        run.begun = begun
         self._view: _View = _choose_view(run) if enabled else _Notice()
 
     def __enter__(self) -> Self:
@@ -88,6 +92,7 @@ class _Run:
         self, epochs: int, samples_per_epoch: int, *, classifier: bool, validation: bool
     ) -> None:
         self.epochs = epochs
+        self.begun = 0
         self.epoch = 0
         self.done = 0
         self.total = epochs * samples_per_epoch
@@ -195,7 +200,7 @@ class _Lines:
     def __init__(self, run: _Run) -> None:
         self._run = run
         self._announced = False
-        self._printed = 0
+        self._printed = run.begun
 
     def compiling(self, text: str) -> None:
         if not self._announced:

@@ -131,6 +131,8 @@ def fit(
         If an argument is not what it should be; the network is as before then.
     DivergenceError
         If a loss or the parameters are not finite any more.
+    Exception
+        What a callback raises; the network keeps what it has learnt.
     FloatingPointError
         If learning_rate="lipschitz" meets a curvature that is not finite.
     ImportError
@@ -288,10 +290,10 @@ def prepare(
     start = initial(net, optimizer, settings.average is not None)
     state = start if state is None else state
     _check_state(state, start)
-    if state.position.samples > len(samples):
+    done = state.position.samples
+    if done not in (0, len(samples)) and (done > len(samples) or done % procedure.step_size):
         raise ValueError(
-            f"the state is {state.position.samples} samples into an epoch of other samples than "
-            f"these {len(samples)}"
+            f"the state is {done} samples into an epoch of other samples than these {len(samples)}"
         )
     share = validation if isinstance(validation, (float, np.floating)) else None
     return Training(
@@ -345,7 +347,7 @@ class Training:
         self.net, self.settings = net, settings
         self.history = copy.deepcopy(state.history)
         self.history.interrupted = self.history.stopped_early = False
-        self.steps_per_epoch = -(-len(samples) // (procedure.batch_size * procedure.accumulate))
+        self.steps_per_epoch = -(-len(samples) // procedure.step_size)
         self.diverged = False
         self._procedure, self._schedule = procedure, schedule
         self._samples, self._held_out, self._share = samples, held_out, share
@@ -404,6 +406,7 @@ class Training:
             samples_per_epoch=len(self._samples),
             classifier=net.is_classifier,
             validation=self._held_out is not None,
+            begun=len(history),
         ) as bar:
             try:
                 history.compile_seconds += _compile(net, bar)

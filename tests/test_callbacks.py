@@ -74,6 +74,19 @@ def test_each_so_many_steps_and_nothing_changes(every: int, accumulate: int) -> 
     assert (history.val_loss, history.val_accuracy) == (other.val_loss, other.val_accuracy)
 
 
+@pytest.mark.jit
+def test_steps_on_a_memory_map(tmp_path: Path) -> None:
+    """The thread that reads ahead goes home with the others, and comes again."""
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    net, watched = network(), network()
+    fm.fit(net, X, LABELS, **HOW)
+    monitor = fm.LearningRateMonitor(1)
+    fm.fit(watched, mapped, LABELS, callbacks=[monitor], **HOW)
+    assert len(monitor.steps) == 15
+    assert watched.theta.tobytes() == net.theta.tobytes()
+
+
 def test_what_a_callback_sees() -> None:
     seen: list[tuple[Any, ...]] = []
 
@@ -222,6 +235,7 @@ def test_early_stopping_has_looked_before_and_restored_before_the_end() -> None:
     assert thetas[-1] == thetas[1] != thetas[-2]
 
 
+@pytest.mark.jit
 def test_by_time() -> None:
     """After the step that is running, also within an epoch and where nobody else looks."""
     positions: list[tuple[int, int]] = []
@@ -250,6 +264,7 @@ def test_time_limit() -> None:
     assert 0.1 <= history.seconds < 10.0
 
 
+@pytest.mark.jit  # too slow without
 def test_target() -> None:
     how = {"optimizer": fm.Adam(0.02), "epochs": 500, "threads": 1}
     history = fm.fit(network(), X, LABELS, callbacks=[fm.TargetReached(0.9, "loss")], **how)

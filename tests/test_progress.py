@@ -101,6 +101,14 @@ def test_a_notebook_without_tqdm(capsys: Capture, monkeypatch: pytest.MonkeyPatc
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
+def test_what_was_shown_before_is_not_again(capsys: Capture) -> None:
+    bar = Progress(True, epochs=3, samples_per_epoch=100, classifier=True, validation=True, begun=2)
+    with bar:
+        bar.update(3, 0, history(3))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 3/3")
+
+
 def test_one_line_an_epoch(capsys: Capture) -> None:
     with progress() as bar:
         bar.compiling("compiling kernels (float32): 0.1 s")

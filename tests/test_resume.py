@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save as to_safetensors
 
 import fastmlp as fm
+from fastmlp import checkpoints, io
 from fastmlp.checkpoints import PREVIOUS
 
 RNG = np.random.default_rng(5)
@@ -247,6 +250,54 @@ def test_without_a_sound_file(tmp_path: Path) -> None:
         fm.resume(path, X, LABELS)
 
 
+def forge(path: Path, change: Any) -> None:
+    """Change a file's header, and its digest with it."""
+    with safe_open(path, framework="numpy") as content:
+        header = json.loads(content.metadata()["fastmlp-checkpoint"])
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    del header["digest"]
+    change(header, tensors)
+    header["digest"] = checkpoints._digest(header, tensors)
+    path.write_bytes(to_safetensors(tensors, {"fastmlp-checkpoint": io.to_json(header)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda h, _: h.update(format="fastmlp-checkpoint-9"), "format"),
+        (lambda h, _: h["position"].__setitem__(2, -32), "position"),
+        (lambda h, _: h["position"].__setitem__(2, 7), "7 samples into an epoch of other samples"),
+        (lambda h, _: h["position"].__setitem__(2, 10**9), "samples into an epoch"),
+        (lambda h, _: h["position"].__setitem__(0, 1.5), "position"),
+        (lambda h, _: h["position"].__setitem__(0, 3), "history is not of 3 epochs"),
+        (lambda h, _: h["patience"].__setitem__(0, 50), "history is not of"),
+        (lambda h, _: h["vectors"].remove("second"), "second has 0 entries"),
+        (lambda h, _: h["vectors"].append("theta2"), "theta2.layers.0.weight"),
+        (lambda h, _: h["optimizer"].update({"class": "system"}), "system"),
+        (lambda h, _: h["optimizer"].update(beta1=2.0), "beta1"),
+        (lambda h, _: h["optimizer"].update(gamma=2.0), "gamma"),
+        (lambda h, _: h.update(optimizer=3), "must be an Optimizer"),
+        (lambda h, _: h.update(early_stopping={"monitor": "loss", "patience": 0}), "patience"),
+        (lambda h, _: h.update(every={"every_epochs": 0}), "every_epochs"),
+        (lambda h, _: h.update(samples={}), "samples"),
+        (lambda h, _: h.pop("samples"), "it has no 'samples'"),
+        (lambda h, _: h["settings"].update(batch_size=0), "batch_size"),
+        (lambda h, _: h["settings"].update(clip_norm="x"), "clip_norm"),
+        (lambda h, _: h["network"].update(layer_sizes=[6, 9, 8, 3]), "must be float32 of shape"),
+        (lambda h, t: t.update(numbers=np.zeros(3)), "not enough values"),
+        (lambda h, t: t.pop("first.layers.1.bias"), "first.layers.1.bias"),
+        (lambda h, t: t.update({"theta.layers.0.bias": np.zeros(9)}), "must be float32"),
+    ],
+)
+def test_a_forged_file(change: Any, words: str, tmp_path: Path) -> None:
+    """Whatever it says is checked before anything is done with it."""
+    path = checkpoint(tmp_path)
+    Path(f"{path}{PREVIOUS}").unlink()
+    forge(path, change)
+    with pytest.raises((ValueError, TypeError), match=words):
+        fm.resume(path, X, LABELS)
+
+
 def test_a_training_that_diverged_is_not_saved(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with pytest.raises(fm.DivergenceError):
@@ -273,6 +324,17 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
     assert outcome(*fm.resume(path, X, LABELS)) == expected
 
 
+class Alarm(fm.Callback):
+    """Sends a signal some seconds after the begin."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def on_train_begin(self, training: fm.callbacks.Training) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+
+@pytest.mark.jit  # too slow without
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal at a given time")
 @pytest.mark.parametrize("norm", [None, "batch"])
 @pytest.mark.parametrize("size", [20, 1000])
@@ -290,23 +352,22 @@ def test_ctrl_c_at_any_moment(norm: str | None, size: int, tmp_path: Path) -> No
     expected, interrupted = outcome(whole, history), 0
     handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        for delay in np.linspace(0.05, 0.95, 6) * history.seconds:
-            signal.setitimer(signal.ITIMER_REAL, delay)
-            watchers = [fm.Checkpoint(path, every_epochs=100)]
+        for delay in np.geomspace(0.001, history.seconds, 6):
+            watchers = [fm.Checkpoint(path, every_epochs=100), Alarm(delay)]
             try:
                 part = fm.fit(net(), many, labels, epochs=4, callbacks=watchers, **how)
-            except KeyboardInterrupt:  # in what goes before or after the training itself
+            except KeyboardInterrupt:  # in what goes after the training itself
                 continue
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
-            if path.exists():  # not if it came before the first step
-                interrupted += part.interrupted
-                assert outcome(*fm.resume(path, many, labels, threads=1)) == expected
+            interrupted += part.interrupted
+            assert outcome(*fm.resume(path, many, labels, threads=1)) == expected
     finally:
         signal.signal(signal.SIGALRM, handler)
     assert interrupted > 0
 
 
+@pytest.mark.jit
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each life")
 def test_killed_at_random_moments() -> None:
     """Set FASTMLP_TEST_KILLS to have more than a few; run tests/kill_and_resume.py alone for 50."""
