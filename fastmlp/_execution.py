@@ -202,6 +202,10 @@ class Execution:
             self.team.plan.numbers[:, MOMENTUM] = 0  # running statistics stay
         state = state or initial(net, procedure.optimizer, procedure.average > 0)
         self._parameters = self._make_parameters(state)
+        self._running = state.running
+        if self._is_training:
+            self._running = aligned_zeros(len(state.running), dtype)
+            self._running[...] = state.running
         self._hyper = self._make_hyper()
         self._samples, self._others = samples.as_samples(), others.as_samples()
         self._order = samples.chosen.copy() if procedure.shuffled else samples.chosen
@@ -324,7 +328,7 @@ class Execution:
     def vectors(self) -> dict[str, Array]:
         """Copies of what a `TrainingState` keeps, in the layout of `theta` and of `running`."""
         layout, parameters = self._net.layout, self._parameters
-        copies = {"running": self._net.running.copy()}
+        copies = {"running": self._running.copy()}
         for name in ("theta", "first", "second", "average"):
             packed = getattr(parameters, name)
             copies[name] = aligned_zeros(len(packed), packed.dtype)
@@ -333,12 +337,17 @@ class Execution:
         return copies
 
     def write_back(self) -> bool:
-        """Copy the parameters to the network if they are finite; say whether they are."""
+        """Copy the parameters to the network if they are finite; say whether they are.
+
+        Running statistics too, unless they have seen a step that was not finished.
+        """
         parameters = self._parameters
         trained = parameters.average if len(parameters.average) else parameters.theta
         if not np.isfinite(trained).all():
             return False
         self._net.layout.unpack(trained, self._net.theta)
+        if not self.diverged:
+            self._net.running[...] = self._running
         return True
 
     def spoilt_layer(self) -> int | None:
@@ -502,7 +511,7 @@ class Execution:
             member if shares else 0,
             shared,
             private,
-            self._net.running,
+            self._running,
             np.zeros(plan.rows, np.int64),
             own_scores,
             sums,
@@ -519,7 +528,7 @@ class Execution:
             0,
             array,
             array,
-            self._net.running,
+            self._running,
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
             np.zeros((0, 3)),

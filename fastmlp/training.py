@@ -512,15 +512,13 @@ class Training:
 
         False if Ctrl-C ended it early.
         """
-        net, execution = self.net, self._execution
+        execution = self._execution
         epochs, steps, pause = self._extent(min(epochs, self.settings.epochs - self.epoch))
-        running = net.running.copy()
         complete = execution.train(epochs, self._rates(steps), pause=pause, watch=self._watch)
         is_finite = execution.write_back()
         self._record()
         self._show()
         if execution.diverged or not is_finite:
-            net.running[...] = running
             self.diverged = True
             raise self._divergence()
         return complete

@@ -316,12 +316,24 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
         if training.epoch == 2:
             raise KeyboardInterrupt
 
-    net, path = network(), tmp_path / "run"
-    expected = outcome(net, fm.fit(net, X, LABELS, epochs=4))
+    def score(net: fm.MLP) -> float:
+        scores.append(len(scores))
+        return float(scores[-1])  # the first epoch is the best
+
+    def bn() -> fm.MLP:
+        return network(norm="batch")
+
+    scores: list[int] = []
+    how: How = {"early_stopping": fm.EarlyStopping(score), "epochs": 4, "validation": 0.2}
+    net, path = bn(), tmp_path / "run"
+    expected = outcome(net, fm.fit(net, X, LABELS, **how))
+    scores.clear()
     watchers = [interrupt, fm.Checkpoint(path, every_epochs=100)]
-    history = fm.fit(network(), X, LABELS, epochs=4, callbacks=watchers)
+    interrupted = bn()
+    history = fm.fit(interrupted, X, LABELS, callbacks=watchers, **how)
     assert history.interrupted
-    assert outcome(*fm.resume(path, X, LABELS)) == expected
+    assert interrupted.running.tobytes() == net.running.tobytes()
+    assert outcome(*fm.resume(path, X, LABELS, early_stopping=how["early_stopping"])) == expected
 
 
 class Alarm(fm.Callback):
@@ -343,6 +355,7 @@ def test_ctrl_c_at_any_moment(norm: str | None, size: int, tmp_path: Path) -> No
     rng = np.random.default_rng(0)
     many, labels = rng.normal(size=(9000, 6)).astype(np.float32), rng.integers(0, 3, 9000)
     how: How = {"batch_size": size, "validation": 0.5, "accumulate": 2, "threads": 1}
+    how["early_stopping"] = fm.EarlyStopping(patience=9)  # the network gets back the best
 
     def net() -> fm.MLP:
         return network(norm=norm, dropout=0.1)
