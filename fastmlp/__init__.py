@@ -28,7 +28,17 @@ with paused():
     from .training import fit
 
 if TYPE_CHECKING:
-    from . import datasets, io
+    from . import callbacks, checkpoints, datasets, io
+    from .callbacks import (
+        Callback,
+        CSVLogger,
+        JSONLinesLogger,
+        LearningRateMonitor,
+        TargetReached,
+        TensorBoard,
+        TimeLimit,
+    )
+    from .checkpoints import Checkpoint, resume
     from .cost import Complexity, LayerCost, complexity
     from .curvature import (
         DescentReport,
@@ -66,6 +76,9 @@ __all__ = [
     "Adam",
     "AdamW",
     "BatchNorm",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
     "Complexity",
     "DescentReport",
     "DivergenceError",
@@ -77,17 +90,24 @@ __all__ = [
     "GradientDescent",
     "GradientFlow",
     "History",
+    "JSONLinesLogger",
     "LayerCost",
     "LayerFlow",
     "LayerNorm",
     "LayerValues",
+    "LearningRateMonitor",
     "Loss",
     "NAdam",
     "Optimizer",
     "RMSProp",
     "Smoothness",
+    "TargetReached",
+    "TensorBoard",
     "TensorCheck",
+    "TimeLimit",
     "activations",
+    "callbacks",
+    "checkpoints",
     "complexity",
     "datasets",
     "explore_flow",
@@ -108,6 +128,7 @@ __all__ = [
     "plot_gradient_flow",
     "plot_history",
     "plot_samples",
+    "resume",
     "schedules",
     "smoothness",
     "threads",
@@ -116,8 +137,14 @@ __all__ = [
 
 # Neither training nor prediction needs these, and they would double what `import fastmlp` takes
 # beyond `import numba`: they are imported when somebody asks for them.
-_MODULES = {"cost", "curvature", "datasets", "diagnostics", "gradcheck", "io", "plotting"}
+_MODULES = {
+    *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "gradcheck"),
+    *("io", "plotting"),
+}
 _HOMES = {
+    **dict.fromkeys(("CSVLogger", "Callback", "JSONLinesLogger", "TensorBoard"), "callbacks"),
+    **dict.fromkeys(("LearningRateMonitor", "TargetReached", "TimeLimit"), "callbacks"),
+    **dict.fromkeys(("Checkpoint", "resume"), "checkpoints"),
     **dict.fromkeys(("Complexity", "LayerCost", "complexity"), "cost"),
     **dict.fromkeys(("DescentReport", "Smoothness"), "curvature"),
     **dict.fromkeys(("hessian_vector_product", "smoothness", "verify_descent"), "curvature"),

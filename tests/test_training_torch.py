@@ -191,7 +191,7 @@ def training_of(
 def our_path(training: Training, threads: int = 1) -> Path:
     net, path = training.case.net.clone(), Path()
 
-    def record(net: fm.MLP, history: fm.History) -> None:
+    def record(net: fm.MLP) -> None:
         path.states.append(
             {tensor.name: tensor.view(net.theta).copy() for tensor in net.layout.tensors}
             | {tensor.name: tensor.view(net.running).copy() for tensor in net.layout.running}
@@ -207,11 +207,11 @@ def our_path(training: Training, threads: int = 1) -> Path:
         shuffle=False,
         validation=(held_out.X, held_out.y),
         checkpoint_every=training.case.checkpoint_every,
-        after_epoch=record,
+        callbacks=[lambda training: record(training.net)],
         threads=threads,
         **training.options,
     )
-    record(net, history)  # where it ends: after early stopping not in the last epoch
+    record(net)  # where it ends: after early stopping not in the last epoch
     path.loss.extend(history.loss)
     path.val_loss.extend(history.val_loss)
     return path
