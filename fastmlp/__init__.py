@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         verify_descent,
     )
     from .diagnostics import FlowRecorder, GradientFlow, LayerFlow, explore_flow, gradient_flow
+    from .estimators import MLPClassifier, MLPRegressor
     from .gradcheck import (
         GradientCheckReport,
         TensorCheck,
@@ -97,6 +98,8 @@ __all__ = [
     "LayerValues",
     "LearningRateMonitor",
     "Loss",
+    "MLPClassifier",
+    "MLPRegressor",
     "NAdam",
     "Optimizer",
     "RMSProp",
@@ -138,8 +141,8 @@ __all__ = [
 # Neither training nor prediction needs these, and they would double what `import fastmlp` takes
 # beyond `import numba`: they are imported when somebody asks for them.
 _MODULES = {
-    *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "gradcheck"),
-    *("io", "plotting"),
+    *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "estimators"),
+    *("gradcheck", "io", "plotting"),
 }
 _HOMES = {
     **dict.fromkeys(("CSVLogger", "Callback", "JSONLinesLogger", "TensorBoard"), "callbacks"),
@@ -151,6 +154,7 @@ _HOMES = {
     **dict.fromkeys(("FlowRecorder", "GradientFlow", "LayerFlow"), "diagnostics"),
     **dict.fromkeys(("explore_flow", "gradient_flow"), "diagnostics"),
     **dict.fromkeys(("GradientCheckReport", "TensorCheck"), "gradcheck"),
+    **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators"),
     **dict.fromkeys(("gradient_check", "hessian_check", "optimizer_check"), "gradcheck"),
     **{name: "plotting" for name in __all__ if name.startswith("plot_")},
 }

@@ -307,8 +307,12 @@ class Execution:
         *,
         pause: int = 0,
         watch: Callable[[], None] | None = None,
+        here: bool = False,
     ) -> bool:
         """Train in a team of threads, calling `watch` meanwhile; False if Ctrl-C ended it early.
+
+        A single thread may train `here`, in the caller's: that spares the start of one, and Ctrl-C
+        waits for the end.
 
         To the end of some epochs, of which the running one is the first, or to `pause` samples of
         the last of them. `rates` [steps] has the learning rate of each step. Whatever ends it, the
@@ -318,6 +322,9 @@ class Execution:
         has_drawn = self._call.has_drawn
         self._call = self._make_call(self.position, epochs, rates, pause, has_drawn)
         size = self._threads + bool(self._mapped)
+        if here and size == 1:
+            self._member(0)
+            return True
         stop = kernel_team.PAUSE if self._has_batch_norm else kernel_team.STOP
         return Team(self._train_or_read, size, self._call.team, stop).run(watch)
 
@@ -335,6 +342,16 @@ class Execution:
             if len(packed):
                 layout.unpack(packed, copies[name])
         return copies
+
+    def take_parameters(self) -> None:
+        """Begin the next call with the parameters that the network has now."""
+        layout, theta = self._net.layout, self._net.theta
+        layout.spread(theta)
+        self._parameters.theta[...] = layout.pack(theta)
+
+    def scale_velocity(self, factor: float) -> None:
+        """Multiply the first moments, between two calls."""
+        self._parameters.first[...] *= factor
 
     def write_back(self) -> bool:
         """Copy the parameters to the network if they are finite; say whether they are.
@@ -358,13 +375,13 @@ class Execution:
                 return tensor.layer
         return None
 
-    def differentiate(self) -> tuple[float, Array]:
-        """Mean loss over the samples without penalty, and its gradient.
+    def differentiate(self, here: bool = False) -> tuple[float, Array]:
+        """Mean loss over the samples without penalty, and its gradient; `here` as of `train`.
 
         A loss that is not finite is infinite, and the gradient NaN.
         """
         self._call = self._make_call(Position(), 1, ONE_STEP)
-        self._go(len(self._samples.chosen))
+        self._go(len(self._samples.chosen), here)
         if self.diverged:
             return math.inf, np.full_like(self._net.theta, np.nan)
         return float(self._call.history[0, program.LOSS]), self.gradient
@@ -393,9 +410,9 @@ class Execution:
         values: Array = work.shared[offset : offset + plan.rows * ld].reshape(-1, ld)
         return values[:, : self._net.layer_sizes[layer]]
 
-    def _go(self, samples: int) -> None:
-        """Run to the end: here if one pass is all there is, else in a team."""
-        if samples <= machine.MICRO_BATCH and self._threads == 1:
+    def _go(self, samples: int, here: bool = False) -> None:
+        """Run to the end: in a team, but here if that is asked for or one pass is all there is."""
+        if (here or samples <= machine.MICRO_BATCH) and self._threads == 1:
             self._member(0)
         elif not Team(self._member, self._threads, self._call.team).run():
             raise KeyboardInterrupt

@@ -268,7 +268,7 @@ def prepare(
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {type(net).__name__}")
     check_flag(progress, "progress")
-    watchers = _checked_callbacks(callbacks)
+    watchers = checked_callbacks(callbacks)
     team_size = resolve(threads)
     samples = net._checked(X, y, sample_weight)
     samples, held_out = _split(net, samples, validation, settings.seed_for(net))
@@ -355,6 +355,7 @@ class Training:
         self._patience = state.patience
         self._callbacks, self._threads = callbacks, threads
         self._has_bar, self._is_stopped = progress, False
+        self._is_short = False
 
     @property
     def epoch(self) -> int:
@@ -381,6 +382,11 @@ class Training:
         """The columns of the history that an epoch fills."""
         kinds = ("loss", "accuracy") if self.net.is_classifier else ("loss",)
         return kinds if self._held_out is None else (*kinds, *(f"val_{kind}" for kind in kinds))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has called `stop`."""
+        return self._is_stopped
 
     def stop(self) -> None:
         """End the training when all callbacks have had their turn."""
@@ -439,19 +445,22 @@ class Training:
         """Allocate everything, and give the network the parameters of the state."""
         net, state = self.net, self._initial
         assert state is not None
-        self._execution = Execution(
-            net,
+        self._execution = self._make_execution(state)
+        net.theta[...] = state.average if len(state.average) else state.theta
+        net.running[...] = state.running
+        self._started, self._seconds_before = state.position, state.history.seconds
+        self._initial = None  # its memory is free
+        self._begin_time = time.perf_counter()
+
+    def _make_execution(self, state: TrainingState) -> Execution:
+        return Execution(
+            self.net,
             procedure=self._procedure,
             samples=self._samples,
             others=self._held_out,
             threads=self._threads,
             state=state,
         )
-        net.theta[...] = state.average if len(state.average) else state.theta
-        net.running[...] = state.running
-        self._started, self._seconds_before = state.position, state.history.seconds
-        self._initial = None  # its memory is free
-        self._begin_time = time.perf_counter()
 
     def _go(self) -> None:
         """Go from one place where somebody wants to look to the next."""
@@ -481,6 +490,7 @@ class Training:
             if not looks_at_each:
                 seconds = max(time.perf_counter() - before, 1e-6)
                 count = max(1, int(count * min(LOOK_SECONDS / seconds, 16.0)))
+                count = min(count, self.settings.epochs)
 
     def _call_at_batch(self) -> None:
         """Call those whose number of steps, or of seconds, is reached."""
@@ -514,7 +524,9 @@ class Training:
         """
         execution = self._execution
         epochs, steps, pause = self._extent(min(epochs, self.settings.epochs - self.epoch))
-        complete = execution.train(epochs, self._rates(steps), pause=pause, watch=self._watch)
+        complete = execution.train(
+            epochs, self._rates(steps), pause=pause, watch=self._watch, here=self._is_short
+        )
         is_finite = execution.write_back()
         self._record()
         self._show()
@@ -607,7 +619,7 @@ def _rate_of(optimizer: Optimizer) -> Any:
     return getattr(optimizer, "learning_rate", 1.0)
 
 
-def _checked_callbacks(callbacks: Callbacks) -> "list[Callback]":
+def checked_callbacks(callbacks: Callbacks) -> "list[Callback]":
     """All of them as objects, functions wrapped."""
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks must be a list, got {callbacks!r}")
