@@ -28,7 +28,7 @@ with paused():
     from .training import fit
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, datasets, io
+    from . import callbacks, checkpoints, datasets, io, tabular
     from .callbacks import (
         Callback,
         CSVLogger,
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         plot_history,
         plot_samples,
     )
+    from .tabular_encoder import TabularEncoder
 
     __version__: str
 
@@ -104,6 +105,7 @@ __all__ = [
     "Optimizer",
     "RMSProp",
     "Smoothness",
+    "TabularEncoder",
     "TargetReached",
     "TensorBoard",
     "TensorCheck",
@@ -134,6 +136,7 @@ __all__ = [
     "resume",
     "schedules",
     "smoothness",
+    "tabular",
     "threads",
     "verify_descent",
 ]
@@ -142,7 +145,7 @@ __all__ = [
 # beyond `import numba`: they are imported when somebody asks for them.
 _MODULES = {
     *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "estimators"),
-    *("gradcheck", "io", "plotting"),
+    *("gradcheck", "io", "plotting", "tabular"),
 }
 _HOMES = {
     **dict.fromkeys(("CSVLogger", "Callback", "JSONLinesLogger", "TensorBoard"), "callbacks"),
@@ -156,6 +159,7 @@ _HOMES = {
     **dict.fromkeys(("GradientCheckReport", "TensorCheck"), "gradcheck"),
     **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators"),
     **dict.fromkeys(("gradient_check", "hessian_check", "optimizer_check"), "gradcheck"),
+    "TabularEncoder": "tabular_encoder",
     **{name: "plotting" for name in __all__ if name.startswith("plot_")},
 }
 

@@ -18,7 +18,7 @@ from .kernels import clip, machine, program
 from .kernels import optimizer as kernel_optimizer
 from .kernels import team as kernel_team
 from .kernels.optimizer import KEEP, Parameters
-from .kernels.plan import MOMENTUM, Samples, Workspace
+from .kernels.plan import MOMENTUM, RATES, Samples, Workspace
 from .kernels.program import Job
 from .layout import aligned_zeros, allocate, alone, feature_lists, groups_of
 from .optimizers import Optimizer
@@ -86,7 +86,8 @@ class Procedure:
     """How to train: everything that stays the same from epoch to epoch.
 
     A pass takes `batch_size` rows (fewer, if that changes nothing), a step `accumulate` of those.
-    Without an optimizer the gradient is kept and nothing changes.
+    Without an optimizer the gradient is kept and nothing changes. `rates` are the factors on the
+    learning rate, see `rate_factors`.
     """
 
     batch_size: int
@@ -101,6 +102,7 @@ class Procedure:
     training: bool = True
     checkpoint_every: int = 1
     input_gradient: bool = False
+    rates: Floats | None = None
 
     @property
     def step_size(self) -> int:
@@ -200,6 +202,8 @@ class Execution:
         )
         if procedure.optimizer is None:
             self.team.plan.numbers[:, MOMENTUM] = 0  # running statistics stay
+        if procedure.rates is not None:
+            self.team.plan.numbers[:, RATES:] = procedure.rates
         state = state or initial(net, procedure.optimizer, procedure.average > 0)
         self._parameters = self._make_parameters(state)
         self._running = state.running

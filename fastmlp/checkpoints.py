@@ -425,6 +425,8 @@ def _describe(value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Mapping):  # learning_rate_factors
+        return {kind: np.asarray(factor).tolist() for kind, factor in value.items()}
     if type(value).__name__ not in _CLASSES or type(value) is not _CLASSES[type(value).__name__]:
         return None
     fields = _fields(value)

@@ -327,9 +327,10 @@ def _for_samples(net: MLP, x: Array) -> MLP:
     probe.architecture = dataclasses.replace(
         net.architecture, dropout=(0.0,) * len(net.architecture.dropout)
     )
+    inputs = x * net.input_scale if net.architecture.input_scale else x
     for i, norm in enumerate(net.norm):
         if isinstance(norm, BatchNorm):
-            below = probe.activations(x).activations[i - 1] if i else x
+            below = probe.activations(x).activations[i - 1] if i else inputs
             u = below @ net.weights[i] + net.biases[i]
             probe.running_means[i][...] = u.mean(axis=0, dtype=np.float64)
             probe.running_variances[i][...] = u.var(axis=0, dtype=np.float64)

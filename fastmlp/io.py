@@ -2,16 +2,16 @@
 
 A file holds one tensor per array of parameters and of running statistics, without padding,
 little-endian, under the names of `fastmlp.layout`: ``layers.0.weight`` ``[n_in, n_out]``,
-``layers.0.bias`` ``[n_out]`` and, of a hidden layer that has them, ``slope``, ``gain``, ``shift``,
-``running_mean`` and ``running_variance``. What they mean stands in the header's metadata under the
-key ``fastmlp``, as JSON::
+``layers.0.bias`` ``[n_out]``, if there is one ``input_scale`` ``[n_in]`` and, of a hidden layer
+that has them, ``slope``, ``gain``, ``shift``, ``running_mean`` and ``running_variance``. What they
+mean stands in the header's metadata under the key ``fastmlp``, as JSON::
 
     {"format": "fastmlp-2", "layer_sizes": [784, 128, 3],
      "activation": [{"name": "elu", "alpha": 1.0, "per_unit": false}],
      "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1, "class_weight": null,
               "delta": 1.0, "quantile": 0.5},
      "norm": [{"name": "batch", "epsilon": 1e-05, "momentum": 0.1}],
-     "dropout": [0.0, 0.5], "l2": [0.001, 0.0], "l1": [0.0, 0.0],
+     "dropout": [0.0, 0.5], "l2": [0.001, 0.0], "l1": [0.0, 0.0], "input_scale": false,
      "dtype": "float32", "seed": 0, "metadata": {}}
 
 It is one entry and not one per field because safetensors writes entries in random order: so equal
@@ -109,6 +109,7 @@ def describe(net: "MLP") -> dict[str, Any]:
         "dropout": list(net.dropout),
         "l2": list(net.l2),
         "l1": list(net.l1),
+        "input_scale": net.architecture.input_scale,
         "dtype": net.dtype.name,
         "seed": net.seed,
         "metadata": net.metadata,
@@ -245,6 +246,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str,
                 header["dropout"],
                 header["l2"],
                 header["l1"],
+                header["input_scale"],
             ),
             np.dtype(header["dtype"]),
         )
@@ -342,6 +344,7 @@ def _upgrade(header: dict[str, Any]) -> dict[str, Any]:
         "dropout": [0.0] * layers,
         "l2": [0.0] * layers,
         "l1": [0.0] * layers,
+        "input_scale": False,
     }
 
 
@@ -409,6 +412,7 @@ _FIELDS: _Fields = {
     "dropout": ("a list of numbers", _is_list),
     "l2": ("a list of numbers", _is_list),
     "l1": ("a list of numbers", _is_list),
+    "input_scale": ("true or false", lambda value: isinstance(value, bool)),
 }
 _FIRST_FIELDS: _Fields = {
     **_SHARED_FIELDS,

@@ -23,6 +23,7 @@ from .kernels import clip, program
 from .mlp import MLP
 from .optimizers import LBFGS, Adam, Optimizer
 from .progress import Progress
+from .rates import Factors, rate_factors
 from .schedules import Schedule, as_schedule
 from .stopping import MONITORS, EarlyStopping
 from .threads import POLL_SECONDS, resolve
@@ -60,6 +61,7 @@ def fit(
     clip_norm: float | None = None,
     clip_global_norm: float | None = None,
     average: float | None = None,
+    learning_rate_factors: Factors | None = None,
     checkpoint_every: int = 1,
     callbacks: Callbacks = (),
     progress: bool = False,
@@ -104,6 +106,11 @@ def fit(
     average
         Decay in (0, 1) of an exponential moving average of the parameters, which is what the
         network has, and what is validated, after each epoch.
+    learning_rate_factors
+        Factors of at least 0 on the learning rate, by kind of parameter: "weight", "bias", "slope",
+        "gain", "shift", each one number or one for each layer that may have it (the last three:
+        each hidden layer), and "input_scale", a number. Those not named have 1; with 0 a parameter
+        stays as it is. The decay of `AdamW` is multiplied too.
     checkpoint_every
         Every how many hidden layers the activations are kept for the backward pass; the others are
         computed again. More saves memory and costs time; the results are the same, bit for bit.
@@ -149,6 +156,7 @@ def fit(
         clip_norm=clip_norm,
         clip_global_norm=clip_global_norm,
         average=average,
+        learning_rate_factors=learning_rate_factors,
         checkpoint_every=checkpoint_every,
         seed=seed,
     )
@@ -174,6 +182,7 @@ class Settings:
     clip_norm: float | None = None
     clip_global_norm: float | None = None
     average: float | None = None
+    learning_rate_factors: Factors | None = None
     checkpoint_every: int = 1
     seed: int | None = None
 
@@ -197,6 +206,10 @@ class Settings:
             raise ValueError("clip_value excludes clip_norm and clip_global_norm")
         if self.average is not None and _rate_of(optimizer) == "lipschitz":
             raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
+        if self.learning_rate_factors is not None and _rate_of(optimizer) == "lipschitz":
+            raise ValueError(
+                "learning_rate_factors excludes learning_rate='lipschitz', one for all"
+            )
         normalizes_batches = net.architecture.has_batch_norm
         return Procedure(
             batch_size=size,
@@ -209,6 +222,7 @@ class Settings:
             clip_value=_bound(self.clip_value, "clip_value"),
             average=_bound(self.average, "average", 1.0),
             checkpoint_every=check_whole(self.checkpoint_every, "checkpoint_every", 1),
+            rates=rate_factors(self.learning_rate_factors, net.layout),
         )
 
     def seed_for(self, net: MLP) -> int:
@@ -281,6 +295,7 @@ def prepare(
             clip_norm=settings.clip_norm is not None,
             clip_global_norm=settings.clip_global_norm is not None,
             average=settings.average is not None,
+            learning_rate_factors=settings.learning_rate_factors is not None,
             checkpoint_every=settings.checkpoint_every != 1,
             callbacks=bool(watchers),
             state=state is not None,

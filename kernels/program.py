@@ -13,8 +13,10 @@ from . import clip, machine
 from ._jit import entry, glue, kernel
 from .loss import borrowed_objective, row_weight
 from .network import Sink, backward, forward, gather, loss_and_delta
-from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale
+from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale, with_rate
 from .plan import (
+    TENSOR_COLUMN,
+    TENSOR_LAYER,
     TENSOR_LENGTH,
     TENSOR_OFFSET,
     Pass,
@@ -23,6 +25,7 @@ from .plan import (
     borrowed_samples,
     borrowed_workspace,
     logits_of,
+    rate_of,
 )
 from .random import shuffle
 from .simd import atomic_load, atomic_store, borrow, matrix
@@ -112,7 +115,8 @@ def update(plan, work, parameters, rule, job, team):
             g = matrix(parameters.gradient, offset + low, 1, high - low, high - low)
             if factor != 1.0:
                 scale(g, factor)
-            apply(rule, parameters, offset + low, high - low, g)
+            own = with_rate(rule, rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN]))
+            apply(own, parameters, offset + low, high - low, g)
     barrier(team, job.threads)
 
 
@@ -176,7 +180,7 @@ def step(
             atomic_store(team, abort, AT_ONCE)
         elif work.thread == 0 and atomic_load(team, PAUSE):
             atomic_store(team, abort, AFTER_STEP)
-        gather(plan, work, samples, order, first + start, p)
+        gather(plan, work, parameters.theta, samples, order, first + start, p)
         forward(plan, work, parameters.theta, team, p)
         when = atomic_load(team, abort)  # set before a barrier in `forward`: all threads agree
         is_last = is_last or when == AFTER_STEP
@@ -236,7 +240,7 @@ def evaluate(plan, work, theta, samples, objective, outputs, parts, team, thread
             return
         first = part * plan.rows
         p = Pass(part, min(plan.rows, total - first), 0, 0, 0)
-        gather(plan, work, samples, samples.chosen, first, p)
+        gather(plan, work, theta, samples, samples.chosen, first, p)
         forward(plan, work, theta, team, p)
         if outputs.shape[0] > 0:
             z = logits_of(plan, work, p)

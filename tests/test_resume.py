@@ -100,6 +100,17 @@ CASES: dict[str, tuple[Net, How]] = {
             "early_stopping": fm.EarlyStopping("val_accuracy", patience=2),
         },
     ),
+    "rate factors": (
+        {"input_scale": True},
+        {
+            "optimizer": fm.Adam(fm.schedules.CosineLog(0.02, cycles=2)),
+            "learning_rate_factors": {
+                "weight": np.array([0.3, 0.2, 0.1]),
+                "bias": (0.1, 0.1, np.float32(0.5)),
+                "input_scale": 6,
+            },
+        },
+    ),
     "in order": ({}, {"shuffle": False, "batch_size": 16, "seed": 9, "checkpoint_every": 2}),
     "accumulated batch norm": ({"norm": "batch"}, {"accumulate": 4, "batch_size": 10}),
 }

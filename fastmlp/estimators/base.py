@@ -22,6 +22,7 @@ from ..schedules import Schedule
 from .heads import Data, Head
 from .lbfgs import fit_lbfgs
 from .networks import continued, started
+from .preset import fit_preset
 from .stochastic import Problem, begin, fit_stochastic
 from .tasks import CallbackSupportMixin, Tasks
 from .workers import is_short, threads_of
@@ -52,6 +53,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             Interval(Integral, 1, None, closed="left"),
             None,
         ],
+        "preset": [StrOptions({"tabular"}), None],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     }
 
     @abstractmethod
@@ -114,6 +117,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         *,
         incremental: bool = False,
     ) -> Self:
+        if self.preset is not None:
+            if incremental:
+                raise ValueError(f"partial_fit is of no use to preset={self.preset!r}")
+            fit_preset(self, X, y, sample_weight, others)
+            return self
+        self.__dict__.pop("encoder_", None)
         sizes = self.hidden_layer_sizes
         hidden = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
         if np.any(np.array(hidden) <= 0):
@@ -201,7 +210,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     def _outputs(self, X: Any, softmax: bool = False) -> Array:
         """Outputs [n, O] of the network before their activation, or after softmax."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        if hasattr(self, "encoder_"):
+            X = self.encoder_.transform(X)
+        else:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         predict, threads = self._network()._predictor, threads_of(self.n_jobs)
         if not sparse.issparse(X):
             return predict(X, softmax, threads)

@@ -66,11 +66,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     n_jobs
         Threads; -1: all cores. None: FASTMLP_NUM_THREADS or all cores, and in a worker of joblib
         its share of them. The result does not depend on it, bit for bit.
+    preset
+        "tabular": encoding, network and training of `fastmlp.tabular`, validated on a fifth of the
+        samples if there are no X_val and y_val. It decides all parameters but `random_state`,
+        `verbose`, `callbacks`, `progress`, `n_jobs` and the next; others than their
+        defaults are refused. The loss curves are those of its own loss, of standardised
+        targets.
+    categorical_features
+        With a preset, which columns are categories, see `fastmlp.TabularEncoder`.
 
     Attributes
     ----------
     network_
         The `fastmlp.MLP`.
+    encoder_
+        With a preset, the `fastmlp.TabularEncoder` of what goes into it.
     coefs_, intercepts_
         Its weights [n_in, n_out] and biases [n_out] by layer: views, so writing to them changes it.
     loss_, loss_curve_, best_loss_, n_iter_, t_
@@ -148,6 +158,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         callbacks: Any = (),
         progress: bool = False,
         n_jobs: int | None = None,
+        preset: str | None = None,
+        categorical_features: Any = "from_dtype",
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -182,6 +194,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.callbacks = callbacks
         self.progress = progress
         self.n_jobs = n_jobs
+        self.preset = preset
+        self.categorical_features = categorical_features
 
     @available_if(lambda estimator: estimator._is_stochastic())
     @_fit_context(prefer_skip_nested_validation=True)
