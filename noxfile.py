@@ -106,6 +106,15 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def tables(session: nox.Session) -> None:
+    """Compare preset="tabular" with other defaults and write docs/tables.md."""
+    install_wheel(session, "sklearn")
+    session.run(
+        "python", "benchmarks/tables.py", *(session.posargs or ["--write", "docs/tables.md"])
+    )
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Run every Python block of README.md and docs/*.md on the installed wheel."""
     install_wheel(session, "docs")

@@ -54,6 +54,7 @@ from .plan import (
     weights_of,
     zeros_of,
 )
+from .scale import scale_columns
 from .simd import choose_less, fill, fma, lanes, load, matrix, store
 
 DEPTH_BLOCK = machine.DEPTH_BLOCK
@@ -139,14 +140,6 @@ def normalized_backward(d, rd, xhat, rxhat, spread, moment):
             rdu = rd[b, j] - rmean - rxhat[b, j] * product - xhat[b, j] * rproduct
             d[b, j] = du
             rd[b, j] = factor * (rdu - moment[0, j] * du)
-
-
-@kernel
-def scale_columns(y, x, factor):
-    """y <- x times a row; y may be x."""
-    for b in range(y.shape[0]):
-        for j in range(0, y.shape[1], lanes(y)):
-            store(y, b, j, load(x, b, j) * load(factor, 0, j))
 
 
 @kernel
@@ -422,7 +415,7 @@ def hessian_product(
     for number in range(first_pass, end_pass):
         first = number * plan.rows
         p = Pass(number, min(plan.rows, total - first), 0, first, 0)
-        gather(plan, work, samples, samples.chosen, first, p)
+        gather(plan, work, theta, samples, samples.chosen, first, p)
         forward(plan, work, theta, team, p)
         forward_tangent(plan, work, theta, tangents, p)
         loss_curvature(

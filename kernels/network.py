@@ -41,7 +41,7 @@ from .norm import (
     row_moments,
     row_sums,
 )
-from .optimizer import add, apply, fill_rows, is_plain_descent, keep, penalize
+from .optimizer import add, apply, fill_rows, is_plain_descent, keep, penalize, with_rate
 from .plan import (
     ACTIVATION,
     BATCH_NORM,
@@ -76,6 +76,7 @@ from .plan import (
     blocks_of,
     deltas_of,
     features_of,
+    has_scale,
     is_of_one_thread,
     last_of,
     logits_of,
@@ -84,6 +85,7 @@ from .plan import (
     owners_of,
     packed_deltas_of,
     partial_logits_of,
+    rate_of,
     row_of,
     saved_of,
     skips_features,
@@ -98,6 +100,7 @@ from .plan import (
     weights_of,
     zeros_of,
 )
+from .scale import scale_columns, scale_gradient
 from .simd import (
     absolute,
     fill,
@@ -127,9 +130,15 @@ class Sink(NamedTuple):
     rule: Any
 
 
+@glue
+def rule_of(plan, sink, layer, column):
+    """The rule with the learning rate of what the layer table has in a column."""
+    return with_rate(sink.rule, rate_of(plan, layer, column))
+
+
 @kernel
-def gather(plan, work, samples, order, first, p):
-    """Copy the samples order[first:first + B] to the inputs of the network, dropout included.
+def gather(plan, work, theta, samples, order, first, p):
+    """Copy the samples order[first:first + B] to the inputs of the network, scaled and dropped out.
 
     Features that are zero in all of them are left out, see `plan.features_of`.
     """
@@ -155,12 +164,21 @@ def gather(plan, work, samples, order, first, p):
             store(inputs, b, i, load_across(samples.x, sample, i))
         for i in range(whole, end):
             inputs[b, i] = samples.x[sample, i]
+    part = activations_of(plan, work, 0, p, 0, low, high)
+    if has_scale(plan):
+        scale_columns(part, part, row_of(plan, theta, 0, GAIN, low, high))
     if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:
-        part = activations_of(plan, work, 0, p, 0, low, high)
-        mask = matrix(work.private, plan.table[0, MASK], p.rows, high - low, high - low)
+        mask = input_mask_of(plan, work, p, low, high)
         probability = plan.numbers[0, DROPOUT]
         draw_mask(mask, probability, plan.seed, p.step, np.int64(0), p.start, low)
         multiply_by(part, part, mask)
+
+
+@glue
+def input_mask_of(plan, work, p, low, high):
+    """Columns low to high of the mask of the inputs, of which a thread has all or its own."""
+    ld = plan.table[0, LD]
+    return matrix(work.private, plan.table[0, MASK] + low, p.rows, high - low, ld)
 
 
 @kernel
@@ -463,7 +481,21 @@ def learn_slopes(plan, work, sink, team, p, layer, low, high):
             inside = first_lanes(plan.table[layer, SIZE] - j, total, fill(total, 0.0))
             store(sums, 0, j - low, inside)
     offset = plan.table[layer, SLOPE] + low
-    apply(sink.rule, sink.parameters, offset, high - low, sums)
+    apply(rule_of(plan, sink, layer, SLOPE), sink.parameters, offset, high - low, sums)
+
+
+@kernel
+def learn_scale(plan, work, sink, x, p):
+    """Hand the gradient by the scale of this thread's inputs to the rule; x are the samples'."""
+    low, high = units_of(plan, 0, work.thread)
+    if low < high:
+        da = deltas_of(plan, work, 0, p, work.thread, low, high)
+        if plan.training and plan.numbers[0, DROPOUT] > 0:
+            multiply_by(da, da, input_mask_of(plan, work, p, low, high))
+        ds = strip_of(plan, work, high - low)
+        scale_gradient(ds, da, x, work.rows, low)
+        offset = plan.table[0, GAIN] + low
+        apply(rule_of(plan, sink, 0, GAIN), sink.parameters, offset, high - low, ds)
 
 
 @kernel
@@ -482,8 +514,9 @@ def norm_backward(plan, work, sink, team, p, layer, low, high):
             batch_norm_backward(dz, normed, spread, gain, dgain, dshift, plan.training)
         else:
             layer_norm_gradients(dz, normed, gain, dgain, dshift)
-        apply(sink.rule, sink.parameters, table[layer, GAIN] + low, width, dgain)
-        apply(sink.rule, sink.parameters, table[layer, SHIFT] + low, width, dshift)
+        gains, shifts = rule_of(plan, sink, layer, GAIN), rule_of(plan, sink, layer, SHIFT)
+        apply(gains, sink.parameters, table[layer, GAIN] + low, width, dgain)
+        apply(shifts, sink.parameters, table[layer, SHIFT] + low, width, dshift)
     if table[layer, NORM] == LAYER_NORM:
         moments = moments_of(plan, work, layer, p, 1)
         for top in range(low, high, grain):
@@ -555,7 +588,8 @@ def learn_bias(plan, work, sink, p, layer, low, high):
     for j in range(0, high - low, lanes(dz)):
         total = column_sum(dz, j)
         store(db, 0, j, fill(total, 0.0) if is_centered else total)
-    apply(sink.rule, sink.parameters, plan.table[layer, BIAS] + low, high - low, db)
+    offset = plan.table[layer, BIAS] + low
+    apply(rule_of(plan, sink, layer, BIAS), sink.parameters, offset, high - low, db)
 
 
 @kernel
@@ -571,7 +605,8 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
     features, v, j = features_of(plan, work, layer, bottom - top), lanes(dz), low
     l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
     is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
-    is_plain = is_plain_descent(sink.rule) and not is_penalized and p.rows <= DESCENT_BLOCK
+    rule = rule_of(plan, sink, layer, WEIGHT)
+    is_plain = is_plain_descent(rule) and not is_penalized and p.rows <= DESCENT_BLOCK
     while j < high and top < bottom:
         width = next_width((high - j) // v)
         if is_plain:
@@ -588,7 +623,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 ask_ahead(upcoming, i, i + rows)
             a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
             if is_plain:
-                descend(w, a, b, sink.rule.rate, features[first:done])
+                descend(w, a, b, rule.rate, features[first:done])
             else:
                 place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
                 listed = features[first:done]
@@ -596,7 +631,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 g = matrix(work.private, plan.strip, width, rows * v, rows * v)
                 if is_penalized:
                     penalize(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
-                apply(sink.rule, sink.parameters, place, inputs * v, g)
+                apply(rule, sink.parameters, place, inputs * v, g)
         j += width * v
 
 
@@ -639,6 +674,8 @@ def backward(plan, work, sink, upcoming, team, p):
             forward_layers(plan, work, sink.parameters.theta, team, again, layer - every + 1, layer)
         if layer > 1 or plan.table[0, DELTA] >= 0:
             propagate(plan, work, sink, team, p, layer)
+            if layer == 1 and has_scale(plan):
+                learn_scale(plan, work, sink, upcoming.x, p)
             if layer < last or not plan.narrow:
                 barrier(team, plan.threads)
         learn(plan, work, sink, upcoming, p, layer)

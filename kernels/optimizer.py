@@ -91,6 +91,25 @@ def make_rule(code, hyper, row):
 
 
 @kernel
+def with_rate(rule, factor):
+    """The rule with `factor` times the learning rate, which shrinking is in proportion to."""
+    return Rule(
+        rule.code,
+        factor * rule.rate,
+        factor * rule.gradient_rate,
+        rule.root,
+        rule.shrink + (1.0 - factor) * (1.0 - rule.shrink),  # the same bits with a factor of 1
+        rule.decay_1,
+        rule.decay_2,
+        rule.gain_2,
+        rule.epsilon_inside,
+        rule.epsilon_outside,
+        rule.clip,
+        rule.average_decay,
+    )
+
+
+@kernel
 def is_plain_descent(rule):
     """Whether the update is theta <- theta - rate g, which leaves alone what has no gradient."""
     is_plain = rule.clip == 0.0 and rule.shrink == 1.0 and rule.average_decay == 0.0

@@ -460,6 +460,7 @@ def shuffle(order: Array, chosen: Array, seed: int, epoch: int) -> None:
 class Layer:
     """U = A' W + b; Z = gain xhat + shift if there is a norm, else U; H = f(Z); A = H mask.
 
+    With an input_scale [..., I], U = A' diag(input_scale) W + b; the first layer may have one.
     weight [..., I, O]; bias, slope (of prelu), gain, shift [..., O]. `norm` is "batch", "layer" or
     "", `parameter` is of the activation. Batch norm takes the mean and variance [O] that are given,
     else those of the rows. `mask` [B, O] is that of dropout. The output layer has neither norm nor
@@ -480,6 +481,7 @@ class Layer:
     mask: Any = 1.0
     l2: float = 0.0
     l1: float = 0.0
+    input_scale: Any = None
 
 
 @dataclass(frozen=True)
@@ -512,6 +514,8 @@ def draw_mask(p: float, seed: int, step: int, layer: int, rows: int, units: int)
 
 def layer_forward(layer: Layer, a: Array) -> Values:
     """Z and A of a layer from the A [..., B, I] of the one below."""
+    if layer.input_scale is not None:
+        a = a * row(layer.input_scale)
     z, xhat, spread = a @ layer.weight + row(layer.bias), None, None
     if layer.norm:
         axis = -2 if layer.norm == "batch" else -1
@@ -585,6 +589,9 @@ def loss_and_gradient(
             gradient["gain"], gradient["shift"] = (dz * mine.xhat).sum(0), dz.sum(0)
             dz = norm_backward(layer, mine, dz * layer.gain)
         a = values[number - 1].a if number > 0 else X
+        if layer.input_scale is not None:
+            gradient["input_scale"] = (a * (dz @ layer.weight.T)).sum(0)
+            a = a * layer.input_scale
         gradient["weight"] = (
             a.T @ dz + layer.l2 * layer.weight + layer.l1 * np.sign(layer.weight.real)
         )

@@ -134,6 +134,16 @@ def test_every_network_is_valid_and_of_opset_13() -> None:
             assert [(o.domain, o.version) for o in model.opset_import] == [("", 13)]
 
 
+def test_scale_of_the_inputs_is_in_the_weights(tmp_path: Path) -> None:
+    net = fm.MLP([3, 5, 2], input_scale=True, loss="squared_error", dtype="float64")
+    net.input_scale[...] = 0.5, -2.0, 3.0
+    net.to_onnx(tmp_path / "net.onnx")
+    read = fm.MLP.from_onnx(tmp_path / "net.onnx")
+    X = np.random.default_rng(0).normal(size=(7, 3))
+    assert not read.architecture.input_scale
+    np.testing.assert_allclose(read.predict(X), net.predict(X), rtol=1e-13, atol=1e-15)
+
+
 def test_metadata_are_kept(tmp_path: Path) -> None:
     rich_net().to_onnx(tmp_path / "net.onnx")
     model = onnx.load(tmp_path / "net.onnx")

@@ -58,11 +58,11 @@ def test_trainings(seed: int, dtype: str) -> None:
     assert training(seed, dtype, threads=2) == expected
     assert training(seed, dtype, threads=3, checkpoint_every=2) == expected
     assert (
-        training(seed, dtype, threads=2, checkpoint_every=3, after_epoch=print_nothing) == expected
+        training(seed, dtype, threads=2, checkpoint_every=3, callbacks=[print_nothing]) == expected
     )
 
 
-def print_nothing(net: fm.MLP, history: fm.History) -> None:
+def print_nothing(training: fm.callbacks.Training) -> None:
     """Have `fit` come back to Python after each epoch."""
 
 

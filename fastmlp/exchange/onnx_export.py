@@ -81,8 +81,9 @@ norm=[LayerNorm(epsilon=1e-05)], dtype='float32', seed=7)
 
 
 def model_of(net: "MLP") -> "ModelProto":
-    """Return the network as an ONNX model, see `to_onnx`."""
+    """Return the network as an ONNX model, see `to_onnx`; a scale of its inputs in its weights."""
     onnx = import_onnx("to_onnx")
+    net = net.fold_input_scale()
     header = io.header_of(net)
     if net.theta.nbytes > LARGEST:
         raise ValueError(
