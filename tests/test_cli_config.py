@@ -84,7 +84,16 @@ def train(*options: str) -> None:
 
 def test_every_argument_is_a_setting() -> None:
     """Somebody who adds an argument to `MLP` or `fit` has to say what it is called in a file."""
-    elsewhere = {"layer_sizes", "net", "X", "y", "sample_weight", "callbacks", "progress"}
+    elsewhere = {
+        "layer_sizes",
+        "net",
+        "X",
+        "y",
+        "batches",
+        "sample_weight",
+        "callbacks",
+        "progress",
+    }
     arguments = {*inspect.signature(fm.MLP).parameters, *inspect.signature(fm.fit).parameters}
     assert arguments - elsewhere <= config.SETTINGS.keys()
 
@@ -225,10 +234,14 @@ def test_lbfgs_keeps_no_log(seen: dict[str, Any]) -> None:
         ("checkpoint = {path = 'c', every_batches = 7}", (None, 7, None)),
     ],
 )
-def test_checkpoints(seen: dict[str, Any], text: str, every: tuple[Any, ...]) -> None:
-    train(*with_config(text))
+@pytest.mark.parametrize("option", [(), ("--checkpoint", "d")])
+def test_checkpoints(
+    seen: dict[str, Any], text: str, every: tuple[Any, ...], option: tuple[str, ...]
+) -> None:
+    train(*with_config(text), *option)
     (checkpoint,) = seen["callbacks"]
     assert isinstance(checkpoint, fm.Checkpoint)
+    assert checkpoint.path == ("d" if option else "c")
     assert (checkpoint.every_epochs, checkpoint.every, checkpoint.every_seconds) == every
 
 

@@ -117,7 +117,7 @@ def test_files_that_cannot_be_written() -> None:
 @pytest.mark.jit
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGKILL")
 def test_killed_training_goes_on(tmp_path: Path) -> None:
-    options = ("--hidden", "16", "--epochs", "12", "--threads", "1", "--quiet")
+    options = ("--hidden", "4", "--epochs", "6", "--threads", "1", "--quiet")
     run("train", "mnist157", *options, "--save", "whole")
     command = [sys.executable, "-m", "fastmlp.cli", "train", "mnist157", *options]
     with subprocess.Popen([*command, "--checkpoint", "run", "--save", "part"]) as it:

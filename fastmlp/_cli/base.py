@@ -46,7 +46,7 @@ class _Commands(TyperGroup):
             if ctx.params["debug"]:
                 raise
             raise _fail(_one_line(error), USER_ERROR) from error
-        except fm.DivergenceError as error:
+        except (fm.DivergenceError, FloatingPointError) as error:
             if ctx.params["debug"]:
                 raise
             raise _fail(_one_line(error), CHECK_FAILED) from error

@@ -35,8 +35,8 @@ __all__ = [
     "fit_arguments",
     "loss_of",
     "network_arguments",
+    "override",
     "override_optimizer",
-    "override_patience",
     "read_config",
     "render",
 ]
@@ -239,9 +239,9 @@ def _first(schedule: str) -> str:
     return next(iter(inspect.signature(SCHEDULES[schedule]).parameters))
 
 
-def override_patience(setting: Any, patience: int) -> Any:
-    """Return the setting of early stopping with another patience."""
-    return {**(setting if isinstance(setting, Mapping) else {}), "patience": patience}
+def override(setting: Any, **changes: Any) -> dict[str, Any]:
+    """Return a setting that may be a table, with some of its entries changed."""
+    return {**(setting if isinstance(setting, Mapping) else {}), **changes}
 
 
 def check(settings: Mapping[str, Any]) -> None:

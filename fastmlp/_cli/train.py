@@ -248,7 +248,6 @@ def train(
         "save": None if save is None else str(save),
         "log": None if log is None else str(log),
         "plot": None if plot is None else str(plot),
-        "checkpoint": None if checkpoint is None else str(checkpoint),
     }
     settings = config.defaults() | (config.read_config(config_file) if config_file else {})
     settings |= {name: value for name, value in options.items() if value is not None}
@@ -256,7 +255,9 @@ def train(
         settings["optimizer"], optimizer, learning_rate, schedule
     )
     if patience is not None:
-        settings["early_stopping"] = config.override_patience(settings["early_stopping"], patience)
+        settings["early_stopping"] = config.override(settings["early_stopping"], patience=patience)
+    if checkpoint is not None:
+        settings["checkpoint"] = config.override(settings["checkpoint"], path=str(checkpoint))
     for assignment in assignments or ():
         config.assign(settings, assignment)
     if print_config:
