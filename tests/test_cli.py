@@ -282,6 +282,7 @@ def test_arguments_of_fit(
         "clip_norm": None,
         "clip_global_norm": None,
         "average": None,
+        "learning_rate_factors": None,
         "checkpoint_every": 1,
         "callbacks": [],
     }

@@ -23,6 +23,7 @@ dropout = [0.1, 0.2, 0.0]
 norm = [{ name = "batch", momentum = 0.2 }, "none"]
 l2 = [0.01, 0.0, 0.0]
 l1 = 0.001
+input_scale = true
 initializer = "he_uniform"
 dtype = "float64"
 seed = 3
@@ -33,6 +34,7 @@ validation = 0.2
 accumulate = 2
 clip_norm = 1.5
 average = 0.9
+learning_rate_factors = { bias = 0.5 }
 checkpoint_every = 2
 threads = 1
 save = "all.safetensors"
@@ -145,7 +147,7 @@ def test_all_settings(seen: dict[str, Any]) -> None:
     assert net.dropout == (0.1, 0.2, 0.0)
     assert net.norm == (fm.BatchNorm(momentum=0.2), None)
     assert (net.l2, net.l1) == ((0.01, 0.0, 0.0), (0.001,) * 3)
-    assert (net.dtype, net.seed) == ("float64", 3)
+    assert (net.dtype, net.seed, net.architecture.input_scale) == ("float64", 3, True)
     assert seen == {
         "optimizer": fm.AdamW(
             fm.schedules.WarmUp(fm.schedules.Cosine(0.01, 0.001), steps=5),
@@ -162,6 +164,7 @@ def test_all_settings(seen: dict[str, Any]) -> None:
         "clip_norm": 1.5,
         "clip_global_norm": None,
         "average": 0.9,
+        "learning_rate_factors": {"bias": 0.5},
         "checkpoint_every": 2,
         "threads": 1,
         "seed": 3,

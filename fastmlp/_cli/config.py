@@ -95,6 +95,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "l2": Setting(0.0, "penalty l2/2 sum W**2, or a list, one for each layer"),
     "l1": Setting(0.0, "penalty l1 sum abs(W), or a list, one for each layer"),
+    "input_scale": Setting(False, "whether a scale of each input is learnt"),
     "initializer": Setting(
         None, f"{', '.join(initializers.NAMES)}; unset: as the activation asks", "he_normal"
     ),
@@ -119,6 +120,9 @@ SETTINGS: dict[str, Setting] = {
     "clip_norm": Setting(None, "bound on the norm of each tensor's gradient", 1.0),
     "clip_global_norm": Setting(None, "bound on the norm of the gradient", 1.0),
     "average": Setting(None, "decay of a moving average of the parameters", 0.999),
+    "learning_rate_factors": Setting(
+        None, "factors on the learning rate by kind of parameter", {"weight": 1.0, "bias": 0.1}
+    ),
     "checkpoint_every": Setting(1, "every how many hidden layers activations are kept"),
     "threads": Setting(None, "unset: FASTMLP_NUM_THREADS, or all cores this process may use", 2),
     "save": Setting(
@@ -134,11 +138,13 @@ SETTINGS: dict[str, Setting] = {
     ),
 }
 
-_NETWORK = ("activation", "dropout", "norm", "l2", "l1", "initializer", "dtype", "seed")
+_NETWORK = (
+    *("activation", "dropout", "norm", "l2", "l1", "input_scale", "initializer", "dtype", "seed"),
+)
 _FIT = (
     *("optimizer", "batch_size", "epochs", "shuffle", "validation", "early_stopping"),
     *("accumulate", "clip_value", "clip_norm", "clip_global_norm", "average"),
-    *("checkpoint_every", "threads", "seed"),
+    *("learning_rate_factors", "checkpoint_every", "threads", "seed"),
 )
 
 Settings = dict[str, Any]
