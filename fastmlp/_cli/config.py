@@ -58,6 +58,7 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     "exponential": fm.schedules.Exponential,
     "inverse_scaling": fm.schedules.InverseScaling,
     "cosine": fm.schedules.Cosine,
+    "cosine_log": fm.schedules.CosineLog,
     "warm_up": fm.schedules.WarmUp,
     "one_cycle": fm.schedules.OneCycle,
     "reduce_on_plateau": fm.schedules.ReduceOnPlateau,
