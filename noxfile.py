@@ -5,6 +5,7 @@ run away from the checkout: nothing passes because of a file that is not shipped
 """
 
 import re
+import sys
 from pathlib import Path
 
 import nox
@@ -24,15 +25,22 @@ def install_tools(session: nox.Session, *names: str) -> None:
     session.install(*(by_name[name] for name in names))
 
 
+def build_into(session: nox.Session, folder: Path) -> Path:
+    """Build the source archive and from it the wheel, in the folder; return the wheel."""
+    install_tools(session, "build")
+    for old in (*folder.glob("fastmlp-*.tar.gz"), *folder.glob("fastmlp-*.whl")):
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", str(folder), str(ROOT), silent=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def install_wheel(session: nox.Session, *extras: str) -> None:
     """Build the source archive and from it the wheel, and install that with the extras.
 
     By way of the archive, so that no leftover of an earlier build in the checkout gets in.
     """
-    install_tools(session, "build")
-    folder = Path(session.create_tmp())
-    session.run("python", "-m", "build", "--outdir", str(folder), str(ROOT), silent=True)
-    (wheel,) = folder.glob("*.whl")
+    wheel = build_into(session, Path(session.create_tmp()))
     session.install(f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
     # pip takes an installed wheel of the same version for this one, and nox -R installs nothing.
     session.run(
@@ -103,6 +111,28 @@ def peers(session: nox.Session) -> None:
     """
     install_wheel(session, "peers")
     session.run("python", "benchmarks/peers/compare.py", *(session.posargs or ["--write", "docs"]))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build dist/, check what is in it, and that it works without any extra."""
+    install_tools(session, "twine")
+    wheel = build_into(session, ROOT / "dist")
+    session.run("twine", "check", "--strict", *map(str, sorted(wheel.parent.glob("fastmlp-*"))))
+    session.run("python", str(ROOT / "tools" / "check_contents.py"), str(wheel.parent))
+    fresh = Path(session.create_tmp(), "core")
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    python = str(fresh / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    session.chdir(fresh)
+    session.run(python, "-I", str(ROOT / "tools" / "check_core.py"), external=True)
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Show what the fragments say (towncrier; at a release: -- build --version 1.2.3)."""
+    install_tools(session, "towncrier")
+    session.run("towncrier", *(session.posargs or ["build", "--draft", "--version", "Unreleased"]))
 
 
 @nox.session
