@@ -66,7 +66,9 @@ html_title = "fastmlp"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_sidebars = {name: [] for name in ("index", "start", "mathematics")}
 mathjax_path = "mathjax/tex-chtml.js"
+mathjax3_config = {"chtml": {"scale": 0.93}}
 html_theme_options = {
     "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
