@@ -58,7 +58,10 @@ nb_execution_timeout = 300
 nb_merge_streams = True
 
 autosummary_generate = True
+autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 
 html_theme = "pydata_sphinx_theme"
@@ -131,6 +134,13 @@ def signature_of_source(
     return f"({ast.unparse(arguments)})", "" if what in ("class", "exception") else result
 
 
+def keep_initials(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep an author's initial at the start of a line from being read as the letter of a list."""
+    lines[:] = [re.sub(r"^(\s*(?:\.\. \[\S+\] )?[A-Z])\. ", r"\1\\. ", line) for line in lines]
+
+
 class LinkNames(SphinxTransform):
     """Make a link of a public name in backticks: `fm.fit`, `MLP.save`, `EarlyStopping`."""
 
@@ -166,5 +176,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_transform(LinkNames)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", read_elsewhere)
+    app.connect("autodoc-process-docstring", keep_initials, priority=900)  # after numpydoc
     app.connect("autodoc-process-signature", signature_of_source)
     return {"parallel_read_safe": True}
