@@ -100,11 +100,16 @@ def read_elsewhere(app: Sphinx, docname: str, source: list[str]) -> None:
     pages[ROOT / "README.md"] = DOCS / "index.md"
 
     def turned(link: re.Match[str]) -> str:
-        target = (page.parent / link[1]).resolve()
+        text, path, anchor = link[1], link[2], link[3] or ""
+        target = (page.parent / path).resolve()
         target = pages.get(target, target)
-        return f"]({os.path.relpath(target, (DOCS / docname).parent)}{link[2] or ''})"
+        if path.endswith(text) and target.suffix == ".md":
+            text = ""  # the title of the page or section takes the place of the file's name
+        return f"[{text}]({os.path.relpath(target, (DOCS / docname).parent)}{anchor})"
 
-    source[0] = re.sub(r"\]\(((?!\w+:)[^)#\s]+)(#[^)\s]+)?\)", turned, source[0])
+    source[0] = re.sub(
+        r"(?<!!)\[([^\]]*)\]\(((?!\w+:)[^)#\s]+)(#[^)\s]+)?\)", turned, source[0]
+    )
 
 
 def unreleased() -> str:
