@@ -107,9 +107,7 @@ def read_elsewhere(app: Sphinx, docname: str, source: list[str]) -> None:
             text = ""  # the title of the page or section takes the place of the file's name
         return f"[{text}]({os.path.relpath(target, (DOCS / docname).parent)}{anchor})"
 
-    source[0] = re.sub(
-        r"(?<!!)\[([^\]]*)\]\(((?!\w+:)[^)#\s]+)(#[^)\s]+)?\)", turned, source[0]
-    )
+    source[0] = re.sub(r"(?<!!)\[([^\]]*)\]\(((?!\w+:)[^)#\s]+)(#[^)\s]+)?\)", turned, source[0])
 
 
 def unreleased() -> str:
@@ -137,6 +135,13 @@ def signature_of_source(
         del arguments.args[0]
     result = "" if definition.returns is None else ast.unparse(definition.returns).strip("'")
     return f"({ast.unparse(arguments)})", "" if what in ("class", "exception") else result
+
+
+def skip_foreign(
+    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out what an estimator inherits from scikit-learn."""
+    return True if str(getattr(obj, "__module__", "")).startswith("sklearn") else None
 
 
 def keep_initials(
@@ -179,6 +184,7 @@ def copy_mathjax(app: Sphinx) -> None:
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register what is above."""
     app.add_transform(LinkNames)
+    app.connect("autodoc-skip-member", skip_foreign)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", read_elsewhere)
     app.connect("autodoc-process-docstring", keep_initials, priority=900)  # after numpydoc
