@@ -145,6 +145,6 @@ def docs(session: nox.Session) -> None:
     install_wheel(session, "docs")
     shutil.rmtree(ROOT / "docs" / "reference" / "api", ignore_errors=True)
     session.run(
-        *("sphinx-build", "-W", "--keep-going", "-E", "-a", "-b", "html"),
+        *("sphinx-build", "-q", "-W", "--keep-going", "-E", "-a", "-b", "html"),
         *(str(ROOT / "docs"), str(ROOT / "build" / "site"), *session.posargs),
     )
