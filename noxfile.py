@@ -137,6 +137,15 @@ def changelog(session: nox.Session) -> None:
 
 
 @nox.session
+def tables(session: nox.Session) -> None:
+    """Compare preset="tabular" with other defaults and write docs/tables.md."""
+    install_wheel(session, "sklearn")
+    session.run(
+        "python", "benchmarks/tables.py", *(session.posargs or ["--write", "docs/tables.md"])
+    )
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the site in build/site and run its notebooks; a warning is an error (Sphinx).
 

@@ -53,7 +53,7 @@ def descend() -> tuple[History, dict[int, DescentReport]]:
         y,
         optimizer=GradientDescent(ALPHA),
         epochs=EPOCHS,
-        after_epoch=lambda net, history: check(net, len(history)),
+        callbacks=[lambda training: check(training.net, training.epoch)],
     )
     accuracy = net.evaluate(data.X_test, data.y_test).accuracy
     print(f"test accuracy after {EPOCHS} steps: {accuracy:.1%}")

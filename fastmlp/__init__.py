@@ -28,7 +28,17 @@ with paused():
     from .training import fit
 
 if TYPE_CHECKING:
-    from . import datasets, io
+    from . import callbacks, checkpoints, datasets, io, tabular
+    from .callbacks import (
+        Callback,
+        CSVLogger,
+        JSONLinesLogger,
+        LearningRateMonitor,
+        TargetReached,
+        TensorBoard,
+        TimeLimit,
+    )
+    from .checkpoints import Checkpoint, resume
     from .cost import Complexity, LayerCost, complexity
     from .curvature import (
         DescentReport,
@@ -38,6 +48,7 @@ if TYPE_CHECKING:
         verify_descent,
     )
     from .diagnostics import FlowRecorder, GradientFlow, LayerFlow, explore_flow, gradient_flow
+    from .estimators import MLPClassifier, MLPRegressor
     from .gradcheck import (
         GradientCheckReport,
         TensorCheck,
@@ -54,6 +65,7 @@ if TYPE_CHECKING:
         plot_history,
         plot_samples,
     )
+    from .tabular_encoder import TabularEncoder
 
     __version__: str
 
@@ -66,6 +78,9 @@ __all__ = [
     "Adam",
     "AdamW",
     "BatchNorm",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
     "Complexity",
     "DescentReport",
     "DivergenceError",
@@ -77,17 +92,27 @@ __all__ = [
     "GradientDescent",
     "GradientFlow",
     "History",
+    "JSONLinesLogger",
     "LayerCost",
     "LayerFlow",
     "LayerNorm",
     "LayerValues",
+    "LearningRateMonitor",
     "Loss",
+    "MLPClassifier",
+    "MLPRegressor",
     "NAdam",
     "Optimizer",
     "RMSProp",
     "Smoothness",
+    "TabularEncoder",
+    "TargetReached",
+    "TensorBoard",
     "TensorCheck",
+    "TimeLimit",
     "activations",
+    "callbacks",
+    "checkpoints",
     "complexity",
     "datasets",
     "explore_flow",
@@ -108,23 +133,33 @@ __all__ = [
     "plot_gradient_flow",
     "plot_history",
     "plot_samples",
+    "resume",
     "schedules",
     "smoothness",
+    "tabular",
     "threads",
     "verify_descent",
 ]
 
 # Neither training nor prediction needs these, and they would double what `import fastmlp` takes
 # beyond `import numba`: they are imported when somebody asks for them.
-_MODULES = {"cost", "curvature", "datasets", "diagnostics", "gradcheck", "io", "plotting"}
+_MODULES = {
+    *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "estimators"),
+    *("gradcheck", "io", "plotting", "tabular"),
+}
 _HOMES = {
+    **dict.fromkeys(("CSVLogger", "Callback", "JSONLinesLogger", "TensorBoard"), "callbacks"),
+    **dict.fromkeys(("LearningRateMonitor", "TargetReached", "TimeLimit"), "callbacks"),
+    **dict.fromkeys(("Checkpoint", "resume"), "checkpoints"),
     **dict.fromkeys(("Complexity", "LayerCost", "complexity"), "cost"),
     **dict.fromkeys(("DescentReport", "Smoothness"), "curvature"),
     **dict.fromkeys(("hessian_vector_product", "smoothness", "verify_descent"), "curvature"),
     **dict.fromkeys(("FlowRecorder", "GradientFlow", "LayerFlow"), "diagnostics"),
     **dict.fromkeys(("explore_flow", "gradient_flow"), "diagnostics"),
     **dict.fromkeys(("GradientCheckReport", "TensorCheck"), "gradcheck"),
+    **dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators"),
     **dict.fromkeys(("gradient_check", "hessian_check", "optimizer_check"), "gradcheck"),
+    "TabularEncoder": "tabular_encoder",
     **{name: "plotting" for name in __all__ if name.startswith("plot_")},
 }
 

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from . import kernels
 from ._readahead import MappedRows, read_ahead
+from ._state import Position, TrainingState, initial
 from .kernels import clip, machine, program
 from .kernels import optimizer as kernel_optimizer
 from .kernels import team as kernel_team
 from .kernels.optimizer import KEEP, Parameters
-from .kernels.plan import MOMENTUM, Samples, Workspace
+from .kernels.plan import MOMENTUM, RATES, Samples, Workspace
 from .kernels.program import Job
 from .layout import aligned_zeros, allocate, alone, feature_lists, groups_of
-from .optimizers import Optimizer, moment_vectors
+from .optimizers import Optimizer
 from .threads import Team
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-ONE_STEP = np.zeros((1, kernel_optimizer.COLUMNS))
+SUMS = [program.LOSS, program.ACCURACY, program.WEIGHT]
+ONE_STEP, NO_STEP = np.zeros(1), np.zeros(0)  # learning rates
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Procedure:
     """How to train: everything that stays the same from epoch to epoch.
 
     A pass takes `batch_size` rows (fewer, if that changes nothing), a step `accumulate` of those.
-    Without an optimizer the gradient is kept and nothing changes.
+    Without an optimizer the gradient is kept and nothing changes. `rates` are the factors on the
+    learning rate, see `rate_factors`.
     """
 
     batch_size: int
@@ -99,12 +102,48 @@ class Procedure:
     training: bool = True
     checkpoint_every: int = 1
     input_gradient: bool = False
+    rates: Floats | None = None
+
+    @property
+    def step_size(self) -> int:
+        """Rows of a step; the last one of an epoch may have fewer."""
+        return self.batch_size * self.accumulate
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of the program: where it begins, what it does, and what it writes as it goes.
+
+    A whole object takes the place of another, so that Ctrl-C finds the one or the other.
+    """
+
+    begin: Position
+    job: Job
+    rates: Floats  # [1 + steps]: that of the last step before, and those of its own
+    schedule: Floats
+    history: Floats
+    team: NDArray[np.int64]
+
+    @property
+    def epochs_done(self) -> int:
+        return int(self.team[kernel_team.EPOCHS])
+
+    @property
+    def samples_done(self) -> int:
+        return int(self.team[kernel_team.SAMPLES])
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether `order` has that of the epoch in which the call ended."""
+        if self.epochs_done > 0:
+            return self.samples_done > 0
+        return bool(self.job.drawn) or self.samples_done > self.begin.samples
 
 
 class Execution:
     """A run of the compiled program: its arrays, and what a watcher may read while it goes on.
 
-    `train` may be called again and goes on where the last call ended.
+    `train` may be called again and goes on where the last call ended, or `state` did.
     """
 
     def __init__(
@@ -117,6 +156,7 @@ class Execution:
         outputs: Array | None = None,
         keep: bool = False,
         threads: int = 1,
+        state: TrainingState | None = None,
     ) -> None:
         dtype, features, size = net.dtype, net.layer_sizes[0], net.layer_sizes[-1]
         nothing = Batch.of(np.zeros((0, features), dtype), size)
@@ -128,10 +168,10 @@ class Execution:
         net.layout.spread(net.theta)
 
         rows = procedure.batch_size
-        needs_all = procedure.training and net.architecture.has_batch_norm
-        if not (needs_all or procedure.input_gradient):
+        self._has_batch_norm = procedure.training and net.architecture.has_batch_norm
+        if not (self._has_batch_norm or procedure.input_gradient):
             rows = min(rows * procedure.accumulate, machine.MICRO_BATCH)
-        self.step_rows = procedure.batch_size * procedure.accumulate
+        self.step_rows = procedure.step_size
         self._passes = -(-self.step_rows // rows)
         groups = groups_of(net.architecture, net.layout, self._passes, procedure.training)
         self._shares_passes = groups == 1
@@ -162,7 +202,14 @@ class Execution:
         )
         if procedure.optimizer is None:
             self.team.plan.numbers[:, MOMENTUM] = 0  # running statistics stay
-        self._parameters = self._make_parameters()
+        if procedure.rates is not None:
+            self.team.plan.numbers[:, RATES:] = procedure.rates
+        state = state or initial(net, procedure.optimizer, procedure.average > 0)
+        self._parameters = self._make_parameters(state)
+        self._running = state.running
+        if self._is_training:
+            self._running = aligned_zeros(len(state.running), dtype)
+            self._running[...] = state.running
         self._hyper = self._make_hyper()
         self._samples, self._others = samples.as_samples(), others.as_samples()
         self._order = samples.chosen.copy() if procedure.shuffled else samples.chosen
@@ -182,36 +229,67 @@ class Execution:
             (self._team_workspace(t, shared, scores, sums, norms), self._alone_workspace())
             for t in range(threads)
         ]
-        self._state = np.zeros(kernel_team.LENGTH, np.int64)
-        self._job, self._schedule = self._make_job(0), ONE_STEP
-        self._history = np.zeros((1, program.HISTORY))
-        self._epochs_before = 0
-        self._steps_before = 0
+        self._call = self._make_call(state.position, 0, NO_STEP)
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimizer in an epoch."""
-        return -(-len(self._samples.chosen) // self.step_rows)
+        return self.steps_of(len(self._samples.chosen))
 
     @property
     def epochs_done(self) -> int:
         """Epochs of this call that are finished, their row of `history` included."""
-        return int(self._state[kernel_team.EPOCHS])
+        return self._call.epochs_done
 
     @property
     def samples_done(self) -> int:
         """Samples of the running epoch whose step is finished."""
-        return int(self._state[kernel_team.SAMPLES])
+        return self._call.samples_done
+
+    @property
+    def begin(self) -> Position:
+        """Where the last call began."""
+        return self._call.begin
+
+    @property
+    def position(self) -> Position:
+        """Where the last call has got to."""
+        call, epochs, samples = self._call, self.epochs_done, self.samples_done
+        row = call.history[epochs] if epochs < len(call.history) else np.zeros(program.HISTORY)
+        loss, right, weight = row[SUMS].tolist()
+        steps = self._steps_at(epochs) + self.steps_of(samples)
+        return Position(
+            call.begin.epochs + epochs,
+            call.begin.steps + steps,
+            samples,
+            (loss, right, weight),
+            float(call.rates[steps]),
+        )
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """The rate of the last step of each epoch that the last call has finished."""
+        ends = [self._steps_at(epochs + 1) for epochs in range(self.epochs_done)]
+        rates: list[float] = self._call.rates[ends].tolist()
+        return rates
+
+    def _steps_at(self, epochs: int) -> int:
+        """Steps of the last call before it has finished so many epochs and after that."""
+        return epochs * self.steps_per_epoch - self.steps_of(self.begin.samples)
+
+    def steps_of(self, samples: int) -> int:
+        """Steps in which the first samples of an epoch are taken."""
+        return -(-samples // self.step_rows)
 
     @property
     def diverged(self) -> bool:
         """Whether a loss that was not finite ended the call."""
-        return bool(self._state[kernel_team.DIVERGED])
+        return bool(self._call.team[kernel_team.DIVERGED])
 
     @property
     def history(self) -> Floats:
         """The finished epochs of the last call, in the columns of `kernels.program`."""
-        return self._history[: self.epochs_done]
+        return self._call.history[: self.epochs_done]
 
     @property
     def current_rows(self) -> NDArray[np.int64]:
@@ -226,26 +304,71 @@ class Execution:
         self._net.layout.gather(flat)
         return flat
 
-    def train(self, epochs: int, schedule: Floats, watch: Callable[[], None] | None = None) -> bool:
+    def train(
+        self,
+        epochs: int,
+        rates: Floats,
+        *,
+        pause: int = 0,
+        watch: Callable[[], None] | None = None,
+        here: bool = False,
+    ) -> bool:
         """Train in a team of threads, calling `watch` meanwhile; False if Ctrl-C ended it early.
 
-        `schedule` [steps, 4] has the numbers of each step. Whatever ends it, the parameters are
-        those after the last whole step.
+        A single thread may train `here`, in the caller's: that spares the start of one, and Ctrl-C
+        waits for the end.
+
+        To the end of some epochs, of which the running one is the first, or to `pause` samples of
+        the last of them. `rates` [steps] has the learning rate of each step. Whatever ends it, the
+        parameters are those after the last whole step, and so are running statistics: batch norm
+        moves them in every pass, so a step that has begun is finished there.
         """
-        self._begin(epochs, schedule)
+        has_drawn = self._call.has_drawn
+        self._call = self._make_call(self.position, epochs, rates, pause, has_drawn)
         size = self._threads + bool(self._mapped)
-        complete = Team(self._train_or_read, size, self._state).run(watch)
-        self._epochs_before += self.epochs_done
-        self._steps_before += self.epochs_done * self.steps_per_epoch
-        return complete
+        if here and size == 1:
+            self._member(0)
+            return True
+        stop = kernel_team.PAUSE if self._has_batch_norm else kernel_team.STOP
+        return Team(self._train_or_read, size, self._call.team, stop).run(watch)
+
+    def pause(self) -> None:
+        """Have the call end after the step that is running: a watcher may say so."""
+        self._call.team[kernel_team.PAUSE] = 1
+
+    def vectors(self) -> dict[str, Array]:
+        """Copies of what a `TrainingState` keeps, in the layout of `theta` and of `running`."""
+        layout, parameters = self._net.layout, self._parameters
+        copies = {"running": self._running.copy()}
+        for name in ("theta", "first", "second", "average"):
+            packed = getattr(parameters, name)
+            copies[name] = aligned_zeros(len(packed), packed.dtype)
+            if len(packed):
+                layout.unpack(packed, copies[name])
+        return copies
+
+    def take_parameters(self) -> None:
+        """Begin the next call with the parameters that the network has now."""
+        layout, theta = self._net.layout, self._net.theta
+        layout.spread(theta)
+        self._parameters.theta[...] = layout.pack(theta)
+
+    def scale_velocity(self, factor: float) -> None:
+        """Multiply the first moments, between two calls."""
+        self._parameters.first[...] *= factor
 
     def write_back(self) -> bool:
-        """Copy the parameters to the network if they are finite; say whether they are."""
+        """Copy the parameters to the network if they are finite; say whether they are.
+
+        Running statistics too, unless they have seen a step that was not finished.
+        """
         parameters = self._parameters
         trained = parameters.average if len(parameters.average) else parameters.theta
         if not np.isfinite(trained).all():
             return False
         self._net.layout.unpack(trained, self._net.theta)
+        if not self.diverged:
+            self._net.running[...] = self._running
         return True
 
     def spoilt_layer(self) -> int | None:
@@ -256,28 +379,28 @@ class Execution:
                 return tensor.layer
         return None
 
-    def differentiate(self) -> tuple[float, Array]:
-        """Mean loss over the samples without penalty, and its gradient.
+    def differentiate(self, here: bool = False) -> tuple[float, Array]:
+        """Mean loss over the samples without penalty, and its gradient; `here` as of `train`.
 
         A loss that is not finite is infinite, and the gradient NaN.
         """
-        self._begin(1, ONE_STEP)
-        self._go(len(self._samples.chosen))
+        self._call = self._make_call(Position(), 1, ONE_STEP)
+        self._go(len(self._samples.chosen), here)
         if self.diverged:
             return math.inf, np.full_like(self._net.theta, np.nan)
-        return float(self._history[0, program.LOSS]), self.gradient
+        return float(self._call.history[0, program.LOSS]), self.gradient
 
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and accuracy over the others, whose outputs are filled in."""
-        self._begin(0, ONE_STEP)
+        self._call = self._make_call(Position(), 0, NO_STEP)
         self._go(len(self._others.chosen))
-        row = self._history[0]
+        row = self._call.history[0]
         return float(row[program.VALIDATION_LOSS]), float(row[program.VALIDATION_ACCURACY])
 
     @property
     def weight(self) -> float:
         """Sum of the weights of the samples that `differentiate` took."""
-        return float(self._history[0, program.WEIGHT])
+        return float(self._call.history[0, program.WEIGHT])
 
     def read(self, layer: int, column: int) -> Array:
         """Values [B, units] that the last pass of a single thread left in a region of a layer.
@@ -291,16 +414,11 @@ class Execution:
         values: Array = work.shared[offset : offset + plan.rows * ld].reshape(-1, ld)
         return values[:, : self._net.layer_sizes[layer]]
 
-    def _begin(self, epochs: int, schedule: Floats) -> None:
-        self._state[:] = 0
-        self._job, self._schedule = self._make_job(epochs), schedule
-        self._history = np.zeros((max(epochs, 1), program.HISTORY))
-
-    def _go(self, samples: int) -> None:
-        """Run to the end: here if one pass is all there is, else in a team."""
-        if samples <= machine.MICRO_BATCH and self._threads == 1:
+    def _go(self, samples: int, here: bool = False) -> None:
+        """Run to the end: in a team, but here if that is asked for or one pass is all there is."""
+        if (here or samples <= machine.MICRO_BATCH) and self._threads == 1:
             self._member(0)
-        elif not Team(self._member, self._threads, self._state).run():
+        elif not Team(self._member, self._threads, self._call.team).run():
             raise KeyboardInterrupt
 
     def _train_or_read(self, thread: int) -> None:
@@ -312,19 +430,22 @@ class Execution:
 
     def _progress(self) -> int | None:
         """Samples of the running epoch that are done, None if the team is."""
-        is_over = self._state[kernel_team.STOP] or self.diverged
-        return None if is_over or self.epochs_done == self._job.epochs else self.samples_done
+        team, job = self._call.team, self._call.job
+        is_over = team[kernel_team.STOP] or team[kernel_team.PAUSE] or self.diverged
+        is_cut = self.epochs_done == job.epochs - 1 and self.samples_done == job.pause > 0
+        return None if is_over or is_cut or self.epochs_done == job.epochs else self.samples_done
 
     def _member(self, thread: int) -> None:
         work, alone_work = self.workspaces[thread]
+        call = self._call
         self._run(
-            self._job,
+            call.job,
             self._objective,
             self.team.plan,
             work,
             self._parameters,
             self._hyper,
-            self._schedule,
+            call.schedule,
             self._samples,
             self._order,
             self.alone.plan,
@@ -332,13 +453,25 @@ class Execution:
             self._others,
             self._outputs,
             self._parts,
-            self._history,
-            self._state,
+            call.history,
+            call.team,
         )
 
-    def _make_job(self, epochs: int) -> Job:
+    def _make_call(
+        self,
+        begin: Position,
+        epochs: int,
+        rates: Floats,
+        pause: int = 0,
+        has_drawn: bool = False,
+    ) -> _Call:
+        """What the program is to do next, and arrays for what it says about it."""
         procedure = self._procedure
-        return Job(
+        team = np.zeros(kernel_team.LENGTH, np.int64)
+        history = np.zeros((max(epochs, 1), program.HISTORY))
+        team[kernel_team.SAMPLES] = begin.samples
+        history[0, SUMS] = begin.sums
+        job = Job(
             threads=self._threads,
             optimizer=procedure.optimizer.code if procedure.optimizer else KEEP,
             epochs=epochs,
@@ -347,28 +480,30 @@ class Execution:
             seed=procedure.seed,
             clip=procedure.clip,
             limit=float(procedure.limit),
-            first_epoch=self._epochs_before if epochs else 0,
-            first_step=self._steps_before if epochs else 0,
+            first_epoch=begin.epochs,
+            first_step=begin.steps,
+            begin=begin.samples,
+            drawn=int(has_drawn),
+            pause=pause,
         )
+        optimizer = procedure.optimizer or Optimizer()
+        schedule = optimizer.coefficients(begin.steps, rates)
+        rates = np.concatenate([[begin.learning_rate], rates])
+        return _Call(begin, job, rates, schedule, history, team)
 
-    def _make_parameters(self) -> Parameters:
+    def _make_parameters(self, state: TrainingState) -> Parameters:
         """The vectors that the kernels change: packed copies, or for a prediction none."""
         net, procedure = self._net, self._procedure
         empty = aligned_zeros(0, net.dtype)
         if not self._is_training:
             return Parameters(net.theta, empty, empty, empty, empty)
-        theta = net.layout.pack(net.theta)
         optimizer, groups = procedure.optimizer, self.team.plan.groups
         if optimizer and self._passes == 1 and procedure.clip == clip.NONE:
             groups = 0  # the gradient becomes the update at once
-        first, second = moment_vectors(optimizer, theta) if optimizer else (empty, empty)
-        return Parameters(
-            theta,
-            aligned_zeros(groups * len(theta), net.dtype),
-            first,
-            second,
-            net.layout.pack(net.theta) if procedure.average else empty,
-        )
+        gradient = aligned_zeros(groups * net.layout.length, net.dtype)
+        vectors = (state.theta, state.first, state.second, state.average)
+        theta, *others = (net.layout.pack(v) if len(v) else empty for v in vectors)
+        return Parameters(theta, gradient, *others)
 
     def _make_hyper(self) -> Floats:
         procedure = self._procedure
@@ -397,7 +532,7 @@ class Execution:
             member if shares else 0,
             shared,
             private,
-            self._net.running,
+            self._running,
             np.zeros(plan.rows, np.int64),
             own_scores,
             sums,
@@ -414,7 +549,7 @@ class Execution:
             0,
             array,
             array,
-            self._net.running,
+            self._running,
             np.zeros(rows, np.int64),
             np.zeros((3, rows)),
             np.zeros((0, 3)),

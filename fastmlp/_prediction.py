@@ -44,12 +44,16 @@ class Predictor:
         """The arrays that `kernels.predict` reads."""
         return self._networks[softmax]
 
-    def __call__(self, X: ArrayLike, softmax: bool = False) -> Array:
+    def __call__(self, X: ArrayLike, softmax: bool = False, threads: int | None = None) -> Array:
         """Return the outputs [n, O] for X [n, I], which is checked."""
         x = convert_inputs(X, self._inputs, self._dtype)
         out = np.empty((len(x), self._outputs), self._dtype)
-        predict = self._one_pass if len(x) <= PASS else self._passes
-        if not predict(out, x, self._networks[softmax]):
+        network = self._networks[softmax]
+        if len(x) <= PASS:
+            is_finite = self._one_pass(out, x, network)
+        else:
+            is_finite = self._passes(out, x, network, threads_for(len(x), threads))
+        if not is_finite:
             check_inputs(x, self._inputs, self._dtype)  # says where x is not finite
         return out
 
@@ -63,9 +67,8 @@ class Predictor:
         self._workspaces.append(work)
         return finite
 
-    def _passes(self, out: Array, x: Array, network: Network) -> bool:
+    def _passes(self, out: Array, x: Array, network: Network, threads: int) -> bool:
         """The same for any number of rows, in a team of threads, each its own passes."""
-        threads = threads_for(len(x))
         state = np.zeros(kernel_team.LENGTH, np.int64)
         is_finite = [True] * threads
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_number, check_sequence, check_whole
+from ._checks import check_flag, check_number, check_sequence, check_whole
 from .activations import Activation
 from .activations import resolve as resolve_activations
 from .kernels import machine
@@ -24,7 +24,8 @@ Floats = float | Sequence[float]
 class Architecture:
     """What a network is apart from its parameters; tuples by hidden layer or by layer.
 
-    `dropout` is of the inputs and of each hidden layer's outputs, l2 and l1 of each layer's W.
+    `dropout` is of the inputs and of each hidden layer's outputs, l2 and l1 of each layer's W;
+    `input_scale` says whether the inputs have a factor each that is learnt.
     """
 
     sizes: tuple[int, ...]
@@ -33,6 +34,7 @@ class Architecture:
     dropout: tuple[float, ...]
     l2: tuple[float, ...]
     l1: tuple[float, ...]
+    input_scale: bool = False
 
     @classmethod
     def of(
@@ -43,6 +45,7 @@ class Architecture:
         dropout: Floats = 0.0,
         l2: Floats = 0.0,
         l1: Floats = 0.0,
+        input_scale: bool = False,
     ) -> "Architecture":
         """Make it from the arguments of `MLP`; TypeError or ValueError as there."""
         sizes = tuple(
@@ -65,6 +68,7 @@ class Architecture:
             _for_each(dropout, "dropout", hidden + 1, inputs_too, high=1.0),
             _for_each(l2, "l2", hidden + 1, layers),
             _for_each(l1, "l1", hidden + 1, layers),
+            check_flag(input_scale, "input_scale"),
         )
 
     @property

@@ -138,6 +138,7 @@ def complexity(
     activation: str | Activation | Sequence[str | Activation] = "relu",
     norm: norms.Kind | Sequence[norms.Kind] = None,
     dropout: float | Sequence[float] = 0.0,
+    input_scale: bool = False,
     optimizer: Optimizer | None = None,
     checkpoint_every: int = 1,
     threads: int | None = None,
@@ -152,7 +153,7 @@ def complexity(
 
     Parameters
     ----------
-    layer_sizes, activation, norm, dropout, dtype
+    layer_sizes, activation, norm, dropout, input_scale, dtype
         As in `MLP`.
     batch
         Samples of a step.
@@ -190,7 +191,7 @@ def complexity(
           workspace    126,240
              memory  1,902,112
     """
-    architecture = Architecture.of(layer_sizes, activation, norm, dropout)
+    architecture = Architecture.of(layer_sizes, activation, norm, dropout, input_scale=input_scale)
     batch = check_whole(batch, "batch", 1)
     every = check_whole(checkpoint_every, "checkpoint_every", 1)
     optimizer = Adam() if optimizer is None else optimizer
@@ -235,6 +236,7 @@ def complexity(
 def _layer_costs(layout: Layout, batch: int, every: int) -> tuple[LayerCost, ...]:
     """The products of each layer, with checkpoints at every so many hidden layers."""
     last = len(layout.sizes) - 1
+    lowest = 0 if layout.tensors[0].kind == "input_scale" else 1  # whose outputs have a gradient
     costs = []
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(layout.sizes), 1):
         product = batch * n_in * n_out
@@ -247,7 +249,7 @@ def _layer_costs(layout: Layout, batch: int, every: int) -> tuple[LayerCost, ...
                     math.prod(tensor.shape) for tensor in layout.tensors if tensor.layer == layer
                 ),
                 forward=product,
-                backward=product if layer == 1 else 2 * product,
+                backward=product if layer == lowest else 2 * product,
                 # what lies below the last checkpoint is still there
                 recomputed=product if layer < checkpoint < last - 1 else 0,
             )

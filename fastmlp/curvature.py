@@ -353,6 +353,11 @@ class _Hessian:
 
     def __init__(self, net: MLP, batch: Batch, training: bool = True) -> None:
         check_flag(training, "training")
+        if net.architecture.input_scale:
+            raise ValueError(
+                "second derivatives need a network without input_scale, "
+                "such as net.fold_input_scale() returns"
+            )
         self._net, self._samples = net, batch.as_samples()
         net.layout.spread(net.theta)
         rows = net.architecture.rows_of_pass(len(batch), training)

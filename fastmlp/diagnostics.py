@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._callback import Callback
 from ._checks import check_whole
 from ._execution import Execution, Procedure
 from .activations import Activation
-from .history import History, format_table
+from .history import format_table
 from .initializers import Initializer
 from .kernels import plan as kernel_plan
 from .mlp import MLP
 from .norms import BatchNorm, LayerNorm
+from .training import Training
 
 __all__ = ["FlowRecorder", "GradientFlow", "LayerFlow", "explore_flow", "gradient_flow"]
 
@@ -198,8 +200,8 @@ def gradient_flow(
     return GradientFlow(tuple(layers), loss)
 
 
-class FlowRecorder:
-    """Records the flow after each epoch: pass it to `fit` as ``after_epoch``.
+class FlowRecorder(Callback):
+    """Records the flow after each epoch: pass it to `fit` as ``callbacks=[recorder]``.
 
     Called before `fit` as ``recorder(net)``, it records the flow at the start as well. From the
     second flow on, layers have the size of the update of their weights since the flow before.
@@ -227,7 +229,7 @@ class FlowRecorder:
     >>> y = (X[:, 0] > 0).astype(int)
     >>> net, recorder = fm.MLP([4, 8, 2], seed=0), FlowRecorder(X, y)
     >>> recorder(net)
-    >>> history = fm.fit(net, X, y, epochs=2, after_epoch=recorder)
+    >>> history = fm.fit(net, X, y, epochs=2, callbacks=[recorder])
     >>> len(recorder.flows), recorder.flows[0].layers[0].relative_update is None
     (3, True)
     """
@@ -239,7 +241,11 @@ class FlowRecorder:
         self._samples = X, y, sample_weight
         self._before: list[Array] = []
 
-    def __call__(self, net: MLP, history: History | None = None) -> None:
+    def on_epoch_end(self, training: Training) -> None:
+        """Record the flow through the network after the epoch."""
+        self(training.net)
+
+    def __call__(self, net: MLP) -> None:
         """Record the flow through the network as it is now."""
         X, y, sample_weight = self._samples
         flow = gradient_flow(net, X, y, sample_weight=sample_weight)
@@ -321,9 +327,10 @@ def _for_samples(net: MLP, x: Array) -> MLP:
     probe.architecture = dataclasses.replace(
         net.architecture, dropout=(0.0,) * len(net.architecture.dropout)
     )
+    inputs = x * net.input_scale if net.architecture.input_scale else x
     for i, norm in enumerate(net.norm):
         if isinstance(norm, BatchNorm):
-            below = probe.activations(x).activations[i - 1] if i else x
+            below = probe.activations(x).activations[i - 1] if i else inputs
             u = below @ net.weights[i] + net.biases[i]
             probe.running_means[i][...] = u.mean(axis=0, dtype=np.float64)
             probe.running_variances[i][...] = u.var(axis=0, dtype=np.float64)

@@ -293,7 +293,7 @@ def optimizer_check(
         epochs=steps,
         shuffle=False,
         sample_weight=sample_weight,
-        after_epoch=lambda now, _: thetas.append(now.theta.copy()),
+        callbacks=[lambda training: thetas.append(training.net.theta.copy())],
     )
     rule: Any = optimizer  # those with rules have a learning rate
     rates = as_schedule(rule.learning_rate).rates(np.arange(steps), steps, 1)

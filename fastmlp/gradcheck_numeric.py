@@ -203,6 +203,8 @@ class Model:
         plain = reference.Layer(
             net.weights[before], net.biases[before], l2=net.l2[before], l1=net.l1[before]
         )
+        if layer == 1 and net.architecture.input_scale:
+            plain = replace(plain, input_scale=net.input_scale)
         if layer == len(net.layer_sizes) - 1:
             return plain
         activation, norm = net.activation[before], net.norm[before]

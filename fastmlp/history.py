@@ -27,6 +27,8 @@ class History:
     val_accuracy
         Share of validation samples classified correctly after each epoch, from 0 to 1.
         Empty without validation and for a regression.
+    learning_rate
+        That of the last step of each epoch. Empty for `LBFGS`, which has none.
     seconds
         Time spent training, in seconds, without compilation.
     compile_seconds
@@ -36,7 +38,7 @@ class History:
     interrupted
         Whether Ctrl-C ended the run early.
     stopped_early
-        Whether `EarlyStopping` ended it.
+        Whether `EarlyStopping` or a callback ended it before its last epoch.
     best_epoch
         With `EarlyStopping`, the epoch, from 1, whose value was the best.
 
@@ -57,6 +59,7 @@ class History:
     accuracy: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     val_accuracy: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
     seconds: float = 0.0
     compile_seconds: float = 0.0
     samples_per_second: float = 0.0

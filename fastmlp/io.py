@@ -2,16 +2,16 @@
 
 A file holds one tensor per array of parameters and of running statistics, without padding,
 little-endian, under the names of `fastmlp.layout`: ``layers.0.weight`` ``[n_in, n_out]``,
-``layers.0.bias`` ``[n_out]`` and, of a hidden layer that has them, ``slope``, ``gain``, ``shift``,
-``running_mean`` and ``running_variance``. What they mean stands in the header's metadata under the
-key ``fastmlp``, as JSON::
+``layers.0.bias`` ``[n_out]``, if there is one ``input_scale`` ``[n_in]`` and, of a hidden layer
+that has them, ``slope``, ``gain``, ``shift``, ``running_mean`` and ``running_variance``. What they
+mean stands in the header's metadata under the key ``fastmlp``, as JSON::
 
     {"format": "fastmlp-2", "layer_sizes": [784, 128, 3],
      "activation": [{"name": "elu", "alpha": 1.0, "per_unit": false}],
      "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1, "class_weight": null,
               "delta": 1.0, "quantile": 0.5},
      "norm": [{"name": "batch", "epsilon": 1e-05, "momentum": 0.1}],
-     "dropout": [0.0, 0.5], "l2": [0.001, 0.0], "l1": [0.0, 0.0],
+     "dropout": [0.0, 0.5], "l2": [0.001, 0.0], "l1": [0.0, 0.0], "input_scale": false,
      "dtype": "float32", "seed": 0, "metadata": {}}
 
 It is one entry and not one per field because safetensors writes entries in random order: so equal
@@ -87,15 +87,21 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
     ...     fm.MLP.load(f"{folder}/net.safetensors").layer_sizes
     (4, 8, 3)
     """
-    if not _is_text_mapping(net.metadata):
-        raise TypeError(f"net.metadata must be a dict of str to str, got {net.metadata!r}")
+    header = {"format": FORMAT, **describe(net)}
     values = {
         tensor.name: np.ascontiguousarray(tensor.view(flat))
         for tensor, flat in _places(net.layout, net.theta, net.running)
     }
     _check_values(values)
-    header = {
-        "format": FORMAT,
+    content = to_safetensors(values, {_HEADER_KEY: to_json(header)})
+    replace_file(os.fspath(path), content)
+
+
+def describe(net: "MLP") -> dict[str, Any]:
+    """Return what a header says of a network, see `build`; TypeError if its metadata is no text."""
+    if not _is_text_mapping(net.metadata):
+        raise TypeError(f"net.metadata must be a dict of str to str, got {net.metadata!r}")
+    return {
         "layer_sizes": list(net.layer_sizes),
         "activation": [dataclasses.asdict(activation) for activation in net.activation],
         "loss": dataclasses.asdict(net.loss),
@@ -103,14 +109,30 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
         "dropout": list(net.dropout),
         "l2": list(net.l2),
         "l1": list(net.l1),
+        "input_scale": net.architecture.input_scale,
         "dtype": net.dtype.name,
         "seed": net.seed,
         "metadata": net.metadata,
     }
-    content = to_safetensors(
-        values, {_HEADER_KEY: json.dumps(header, sort_keys=True, default=float)}
-    )
-    replace_file(os.fspath(path), content)
+
+
+def to_json(header: dict[str, Any]) -> str:
+    """Return a header as text, equal ones as equal text."""
+    return json.dumps(header, sort_keys=True, default=float)
+
+
+def build(header: dict[str, Any]) -> "MLP":
+    """Return the network that `describe` has described, with zeros for parameters.
+
+    Raises TypeError or ValueError if something else has.
+    """
+    from .mlp import MLP  # which imports this module
+
+    arguments = _arguments_of(header, _FIELDS)
+    metadata = arguments.pop("metadata")
+    net = MLP(**arguments, initializer="zeros")
+    net.metadata.update(metadata)
+    return net
 
 
 def load(path: str | os.PathLike[str]) -> "MLP":
@@ -172,15 +194,23 @@ def _describe(norm: BatchNorm | LayerNorm | None) -> dict[str, Any] | None:
     return {"name": name, **dataclasses.asdict(norm)}
 
 
-def replace_file(path: str, content: bytes) -> None:
-    """Write `content` to `path` through a temporary file in the same folder."""
+def replace_file(path: str, content: bytes, previous: str | None = None) -> None:
+    """Write `content` to `path` through a temporary file in the same folder.
+
+    With `previous`, for one writer that comes again and again, the file that was there is kept as
+    `path` + `previous`, and the temporary file has a name that the next one takes over.
+    """
     target = os.path.realpath(path)  # the file behind a symbolic link is replaced, not the link
     temporary = os.path.join(os.path.dirname(target), f".fastmlp-{secrets.token_hex(8)}.tmp")
+    if previous is not None:
+        temporary = f"{target}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb" if previous is None else "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and os.path.exists(target):
+            _keep(target, target + previous)
         os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -189,6 +219,16 @@ def replace_file(path: str, content: bytes) -> None:
             # The same error, but about the user's file and not about the temporary one.
             raise OSError(error.errno, error.strerror, path) from error
         raise
+
+
+def _keep(path: str, previous: str) -> None:
+    """Give a file another name, under which there may be an older one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(previous)
+    try:
+        os.link(path, previous)  # under its own name it is there at any moment
+    except OSError:  # a file system without links
+        os.replace(path, previous)
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
@@ -206,6 +246,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str,
                 header["dropout"],
                 header["l2"],
                 header["l1"],
+                header["input_scale"],
             ),
             np.dtype(header["dtype"]),
         )
@@ -266,8 +307,13 @@ def _parse_header(metadata: dict[str, str] | None) -> dict[str, Any]:
     found = header.pop("format", None) if isinstance(header, dict) else None
     if found not in (FORMAT, _FIRST_FORMAT):
         raise ValueError(f"its format must be {FORMAT!r}, got {reprlib.repr(found)}")
-    _check_fields(header, _FIELDS if found == FORMAT else _FIRST_FIELDS)
-    arguments: dict[str, Any] = header if found == FORMAT else _upgrade(header)
+    return _arguments_of(header, _FIELDS if found == FORMAT else _FIRST_FIELDS)
+
+
+def _arguments_of(header: dict[str, Any], fields: "_Fields") -> dict[str, Any]:
+    """Return the checked arguments of a network, and its metadata."""
+    _check_fields(header, fields)
+    arguments = header if fields is _FIELDS else _upgrade(header)
     hidden = len(arguments["layer_sizes"]) - 2
     arguments["activation"] = activations.resolve(
         [Activation(**fields) for fields in arguments["activation"]], hidden
@@ -298,6 +344,7 @@ def _upgrade(header: dict[str, Any]) -> dict[str, Any]:
         "dropout": [0.0] * layers,
         "l2": [0.0] * layers,
         "l1": [0.0] * layers,
+        "input_scale": False,
     }
 
 
@@ -365,6 +412,7 @@ _FIELDS: _Fields = {
     "dropout": ("a list of numbers", _is_list),
     "l2": ("a list of numbers", _is_list),
     "l1": ("a list of numbers", _is_list),
+    "input_scale": ("true or false", lambda value: isinstance(value, bool)),
 }
 _FIRST_FIELDS: _Fields = {
     **_SHARED_FIELDS,

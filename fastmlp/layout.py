@@ -1,9 +1,10 @@
 """Where parameters and workspaces lie in memory: pure functions of the network's architecture.
 
-Every parameter of a network is in one flat, 64-byte aligned vector: for each layer W [n_in, ld],
-row-major, then b [ld], then slopes, gains and shifts [ld] if it has them, where ld is n_out rounded
-up to a cache line. The padding is zero and stays zero, so the kernels' inner loops have no column
-edges. Gradients and optimizer state are vectors of the same layout.
+Every parameter of a network is in one flat, 64-byte aligned vector: the scale of the inputs if they
+have one, then for each layer W [n_in, ld], row-major, b [ld], and slopes, gains and shifts [ld] if
+it has them, where ld is n_out rounded up to a cache line. The padding is zero and stays zero, so
+the kernels' inner loops have no column edges. Gradients and optimizer state are vectors of the same
+layout.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ from .norms import BatchNorm
 
 Vector = NDArray[Any]
 Matrix = NDArray[Any]
+COLUMNS = {
+    "weight": kernel_plan.WEIGHT,
+    "bias": kernel_plan.BIAS,
+    "slope": kernel_plan.SLOPE,
+    "gain": kernel_plan.GAIN,
+    "shift": kernel_plan.SHIFT,
+    "running_mean": kernel_plan.RUNNING,
+}
+"""Kind of a layer's tensor -> where the layer table has its offset."""
 
 
 def aligned_zeros(length: int, dtype: np.dtype[Any]) -> Vector:
@@ -95,6 +105,9 @@ class Layout:
             name = f"layers.{layer - 1}.{kind}"
             into.append(Tensor(name, kind, layer, offset, rows, strides[layer], shape, copies))
 
+        if architecture.input_scale:
+            shape = (sizes[0],)
+            tensors.append(Tensor("input_scale", "input_scale", 1, 0, 1, strides[0], shape))
         for layer, (n_in, n_out) in enumerate(pairwise(sizes), 1):
             place(tensors, layer, "weight", n_in, n_out)
             place(tensors, layer, "bias", 1, n_out)
@@ -141,6 +154,11 @@ class Layout:
     def biases(self, flat: Vector) -> tuple[Vector, ...]:
         """Views b_l [n_out] of a vector of this layout."""
         return self.views(flat, "bias")
+
+    def input_scale(self, flat: Vector) -> Vector:
+        """View s [n_in] of a vector of this layout; empty if the inputs have no scale."""
+        first = self.tensors[0]
+        return first.view(flat) if first.kind == "input_scale" else flat[:0]
 
     def spread(self, flat: Vector) -> None:
         """Make the copies of every number that is a whole layer's equal to the first."""
@@ -215,6 +233,13 @@ def groups_of(architecture: Architecture, layout: Layout, passes: int, training:
     return min(passes, machine.PASS_GROUPS)
 
 
+def place_of(tensor: Tensor) -> tuple[int, int]:
+    """Row and column of the layer table that have a tensor's offset."""
+    if tensor.kind == "input_scale":
+        return 0, kernel_plan.GAIN
+    return tensor.layer, COLUMNS[tensor.kind]
+
+
 def feature_lists(layout: Layout, used: bool = True) -> tuple[Vector, Matrix, Vector]:
     """`features`, `pieces` and `every` of a workspace; nothing if it is not used."""
     if not used:
@@ -281,23 +306,17 @@ def allocate(
     table[:, kernel_plan.SIZE] = sizes
     table[:, kernel_plan.LD] = strides
     table[:, kernel_plan.GRAIN] = line
-    table[:, kernel_plan.DELTA] = -1
+    table[:, kernel_plan.DELTA] = table[0, kernel_plan.GAIN] = -1
+    input_gradient = input_gradient or (backward and architecture.input_scale)
     if narrow:
         grain = round_up(-(-strides[-2] // machine.PARTIAL_BLOCKS), line)
         table[last - 1, kernel_plan.GRAIN] = grain
-    columns = {
-        "weight": kernel_plan.WEIGHT,
-        "bias": kernel_plan.BIAS,
-        "slope": kernel_plan.SLOPE,
-        "gain": kernel_plan.GAIN,
-        "shift": kernel_plan.SHIFT,
-        "running_mean": kernel_plan.RUNNING,
-    }
     for tensor in (*layout.tensors, *layout.running):
-        if tensor.kind in columns:
-            table[tensor.layer, columns[tensor.kind]] = tensor.offset
+        if tensor.kind != "running_variance":
+            table[place_of(tensor)] = tensor.offset
 
     numbers = np.zeros((last + 1, kernel_plan.NUMBERS))
+    numbers[:, kernel_plan.RATES :] = 1.0
     numbers[:last, kernel_plan.DROPOUT] = architecture.dropout if training else 0.0
     numbers[1:, kernel_plan.L2] = architecture.l2
     numbers[1:, kernel_plan.L1] = architecture.l1
@@ -358,10 +377,6 @@ def allocate(
         table[0, kernel_plan.DELTA] = shared.take(rows * strides[0])
     if not narrow:
         region(last, kernel_plan.OUTPUT, None, 2 if last == 1 else 1)
-    if backward:
-        first = 1 if input_gradient else 2
-        scratch = [strides[layer] * strides[layer - 1] for layer in range(first, last + 1)]
-        table[:, kernel_plan.TRANSPOSED] = shared.take(max(scratch, default=0))
     partial, blocks = 0, 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
@@ -371,7 +386,7 @@ def allocate(
         Plan(
             table,
             numbers,
-            np.array([(t.offset, t.length, t.copies) for t in layout.tensors], np.int64),
+            np.array([(t.offset, t.length, t.copies, *place_of(t)) for t in layout.tensors]),
             threads,
             groups,
             int(packed),
@@ -385,6 +400,7 @@ def allocate(
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
+            transposed=private.take(machine.DEPTH_BLOCK * lanes if backward else 0),
             zeros=private.take(max(widest, PANEL_VECTORS * lanes)),
             target=private.take(strides[-1]),
         ),
@@ -396,7 +412,7 @@ def allocate(
 def alone(allocation: Allocation) -> Allocation:
     """The same for a team of one in a single array: the private part behind the shared one."""
     plan, shared = allocation.plan, allocation.shared
-    private = ("inputs", "logits", "strip", "packed_deltas", "zeros", "target")
+    private = ("inputs", "logits", "strip", "packed_deltas", "transposed", "zeros", "target")
     moved = plan._replace(**{name: getattr(plan, name) + shared for name in private})
     moved.table[0, kernel_plan.MASK] += shared
     return Allocation(moved, shared + allocation.private, 0)

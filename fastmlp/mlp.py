@@ -1,5 +1,6 @@
 """The multilayer perceptron: a shape, one flat vector of parameters, and what it can compute."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,8 @@ class Gradient:
     slopes, gains, shifts
         Of the hidden layers: dL/dslope [1] or [n_out], dL/dgain and dL/dshift [n_out]; empty arrays
         where a layer has none.
+    input_scale
+        dL/ds [n_in] of the scale of the inputs; an empty array without one.
     """
 
     flat: Array
@@ -66,6 +69,7 @@ class Gradient:
     slopes: tuple[Array, ...]
     gains: tuple[Array, ...]
     shifts: tuple[Array, ...]
+    input_scale: Array
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class LayerValues:
 class MLP:
     """A multilayer perceptron: A_0 = X, A_l = f_l(norm_l(A_{l-1} W_l + b_l)), the last one linear.
 
+    With `input_scale` A_0 = X diag(s).
+
     Parameters
     ----------
     layer_sizes
@@ -105,6 +111,8 @@ class MLP:
     l2, l1
         The loss that is trained has the penalty l2/2 sum W**2 + l1 sum abs(W) added, of the weights
         alone: one number, or one for each layer.
+    input_scale
+        Whether the inputs have a factor s each that is trained, first 1; see `fold_input_scale`.
     initializer
         Of the weights, see `fastmlp.initializers.resolve`; None chooses by the activation.
     seed
@@ -121,6 +129,8 @@ class MLP:
     slopes, gains, shifts
         Views of what hidden layers add: the slope of "prelu", [1] or [n_out], and the norm's gain
         and shift [n_out]; empty arrays where there is none.
+    input_scale
+        View of s [n_in]; an empty array if there is none.
     running_means, running_variances
         The statistics [n_out] that batch norm predicts with; empty where there is none.
     metadata
@@ -150,11 +160,14 @@ class MLP:
         norm: norms.Kind | Sequence[norms.Kind] = None,
         l2: float | Sequence[float] = 0.0,
         l1: float | Sequence[float] = 0.0,
+        input_scale: bool = False,
         initializer: Initializer | Sequence[Initializer] | None = None,
         seed: int = 0,
         dtype: DTypeLike = "float32",
     ) -> None:
-        self.architecture = Architecture.of(layer_sizes, activation, norm, dropout, l2, l1)
+        self.architecture = Architecture.of(
+            layer_sizes, activation, norm, dropout, l2, l1, input_scale
+        )
         self.loss = losses.resolve(loss)
         self.loss.check_outputs(self.layer_sizes[-1])
         self.seed = check_whole(seed, "seed", 0, 2**63)
@@ -168,6 +181,7 @@ class MLP:
             slope[...] = f.alpha or 0.0
         for gain in self.gains:
             gain[...] = 1.0
+        self.input_scale[...] = 1.0
         for variance in self.running_variances:
             variance[...] = 1.0
         self.layout.spread(self.theta)
@@ -180,6 +194,7 @@ class MLP:
         self.slopes = self.layout.views(self.theta, "slope")
         self.gains = self.layout.views(self.theta, "gain")
         self.shifts = self.layout.views(self.theta, "shift")
+        self.input_scale = self.layout.input_scale(self.theta)
         self.running = aligned_zeros(self.layout.running_length, self.dtype)
         self.running_means = self.layout.views(self.running, "running_mean")
         self.running_variances = self.layout.views(self.running, "running_variance")
@@ -363,6 +378,8 @@ class MLP:
             gradient[rows] = execution.read(0, kernel_plan.DELTA)
             if not math.isfinite(loss):
                 gradient[rows] = math.nan
+            if self.architecture.input_scale:
+                gradient[rows] *= self.input_scale
             gradient[rows] *= execution.weight
             weights.append(execution.weight)
         gradient /= sum(weights) or 1.0
@@ -453,6 +470,32 @@ class MLP:
         other.layout.spread(other.theta)
         return other
 
+    def fold_input_scale(self) -> "MLP":
+        """Return a network without input scale of the same function: W_1 <- diag(s) W_1.
+
+        What a scale is good for is training; prediction, other programs' formats and second
+        derivatives need none. The l2 and l1 of the first layer then concern diag(s) W_1.
+
+        Examples
+        --------
+        >>> net = MLP([2, 3], input_scale=True)
+        >>> net.input_scale[...] = [2.0, 0.5]
+        >>> folded = net.fold_input_scale()
+        >>> float(folded.weights[0][0, 0] / net.weights[0][0, 0]), len(folded.input_scale)
+        (2.0, 0)
+        """
+        other = self.clone()
+        other.architecture = dataclasses.replace(self.architecture, input_scale=False)
+        other._allocate()
+        for tensor in other.layout.tensors:
+            mine = next(t for t in self.layout.tensors if t.name == tensor.name)
+            tensor.view(other.theta)[...] = mine.view(self.theta)
+        if self.architecture.input_scale:
+            other.weights[0][...] *= self.input_scale[:, np.newaxis]
+        other.running[...] = self.running
+        other.layout.spread(other.theta)
+        return other
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, see `fastmlp.io.save`."""
         from . import io
@@ -474,6 +517,7 @@ class MLP:
             "l1": self.l1 if any(self.l1) else None,
         }
         given = "".join(f", {name}={list(v)}" for name, v in options.items() if v is not None)
+        given += ", input_scale=True" if self.architecture.input_scale else ""
         return (
             f"MLP({list(self.layer_sizes)}, activation={[str(f) for f in self.activation]}, "
             f"loss={str(self.loss)!r}{given}, dtype={self.dtype.name!r}, seed={self.seed})"
@@ -497,8 +541,16 @@ class MLP:
 
     def _gradient(self, flat: Array) -> Gradient:
         """Views of a vector in the layout of the parameters."""
-        kinds = ("weight", "bias", "slope", "gain", "shift")
-        return Gradient(flat, *(self.layout.views(flat, kind) for kind in kinds))
+        views = self.layout.views
+        return Gradient(
+            flat,
+            views(flat, "weight"),
+            views(flat, "bias"),
+            views(flat, "slope"),
+            views(flat, "gain"),
+            views(flat, "shift"),
+            self.layout.input_scale(flat),
+        )
 
     def _loss_and_gradient(
         self,
@@ -530,7 +582,7 @@ class MLP:
 
 
 _DERIVED = {
-    *("layout", "weights", "biases", "slopes", "gains", "shifts"),
+    *("layout", "weights", "biases", "slopes", "gains", "shifts", "input_scale"),
     *("running_means", "running_variances", "_predictor"),
 }
 

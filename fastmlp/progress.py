@@ -1,10 +1,10 @@
-"""What `fit` shows on standard error: that it compiles and, if asked to, how it trains."""
+"""What `fit` shows: that it compiles and, if asked to, how it trains."""
 
 import math
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fastmlp.history import History, format_number
 
@@ -15,9 +15,10 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Progress of one training run: a live bar in a terminal, one line an epoch elsewhere.
+    """Progress of one training run: a live bar if there is a place for one, else a line an epoch.
 
-    The live bar needs rich (the extra ``cli``); without it there are plain lines.
+    On standard error: in a terminal the bar needs rich (the extra ``cli``), in a notebook tqdm (the
+    extra ``notebook``); without them there are plain lines.
     The training loop calls :meth:`compiling` and :meth:`update` from one thread, as often as it
     likes; ten times a second is enough. Nothing is shown before the first call.
 
@@ -35,6 +36,8 @@ class Progress:
         Whether the history gets accuracies.
     validation
         Whether the history gets values for validation samples.
+    begun
+        Epochs that were finished, and shown, before.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Progress:
         samples_per_epoch: int,
         classifier: bool,
         validation: bool,
+        begun: int = 0,
     ) -> None:
         run = _Run(epochs, samples_per_epoch, classifier=classifier, validation=validation)
+        run.begun = begun
         self._view: _View = _choose_view(run) if enabled else _Notice()
 
     def __enter__(self) -> Self:
@@ -87,6 +92,7 @@ class _Run:
         self, epochs: int, samples_per_epoch: int, *, classifier: bool, validation: bool
     ) -> None:
         self.epochs = epochs
+        self.begun = 0
         self.epoch = 0
         self.done = 0
         self.total = epochs * samples_per_epoch
@@ -154,6 +160,12 @@ class _View(Protocol):
 
 
 def _choose_view(run: _Run) -> _View:
+    if "ipykernel" in sys.modules:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            return _Lines(run)
+        return _NotebookBar(run, tqdm)
     try:
         from rich.console import Console
     except ImportError:
@@ -188,7 +200,7 @@ class _Lines:
     def __init__(self, run: _Run) -> None:
         self._run = run
         self._announced = False
-        self._printed = 0
+        self._printed = run.begun
 
     def compiling(self, text: str) -> None:
         if not self._announced:
@@ -254,6 +266,41 @@ class _Bar:
             completed=self._run.done,
             words=" ".join(results + self._run.pace()),
         )
+
+
+class _NotebookBar:
+    """A live bar by tqdm, which knows how a notebook shows one."""
+
+    def __init__(self, run: _Run, tqdm: Any) -> None:
+        self._run = run
+        self._make_bar = tqdm
+        self._bar: Any = None
+
+    def compiling(self, text: str) -> None:
+        self._opened().set_description_str(text)
+
+    def update(self, epoch: int, samples: int, history: History) -> None:
+        self._run.update(epoch, samples, history)
+        self._draw()
+
+    def close(self) -> None:
+        if self._run.started:
+            self._draw()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _opened(self) -> Any:
+        if self._bar is None:
+            self._bar = self._make_bar(total=self._run.total, unit=" samples", unit_scale=True)
+        return self._bar
+
+    def _draw(self) -> None:
+        run, bar = self._run, self._opened()
+        finished = run.finished_epochs()
+        bar.set_description_str(f"epoch {min(run.epoch + 1, run.epochs)}/{run.epochs}", False)
+        bar.set_postfix_str(" ".join(run.results(finished - 1)) if finished else "", False)
+        bar.update(run.done - bar.n)
+        bar.refresh()
 
 
 def _count(value: float) -> str:

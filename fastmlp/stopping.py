@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -67,34 +67,37 @@ class EarlyStopping:
         check_flag(self.restore_best, "restore_best")
 
 
+@dataclass(frozen=True)
 class Patience:
-    """Where a training stands with its `EarlyStopping`."""
+    """Where a training stands with its `EarlyStopping`.
 
-    def __init__(self, rule: EarlyStopping) -> None:
-        self._rule = rule
-        self._best, self._waited = math.inf, 0
-        self._kept: tuple[NDArray[Any], NDArray[Any]] | None = None
+    `epochs` it has seen, `best` is the best value of them (smaller is better), `waited` the epochs
+    since; `kept` has the parameters and running statistics of that epoch, if they are wanted back.
+    """
 
-    def is_over(self, net: "MLP", history: History) -> bool:
-        """Look at the last epoch: note it if it is the best, else say whether to stop."""
-        value = self._value(net, history)
-        if value < self._best - (self._rule.min_delta if math.isfinite(self._best) else 0.0):
-            self._best, self._waited, history.best_epoch = value, 0, len(history)
-            if self._rule.restore_best:
-                self._kept = net.theta.copy(), net.running.copy()
-        else:
-            self._waited += 1
-        return self._waited >= self._rule.patience
+    epochs: int = 0
+    best: float = math.inf
+    waited: int = 0
+    kept: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    def after(self, rule: EarlyStopping, net: "MLP", history: History) -> "Patience":
+        """Look at the last epoch, and note in the history if it is the best."""
+        value = _value(rule.monitor, net, history)
+        if not value < self.best - (rule.min_delta if math.isfinite(self.best) else 0.0):
+            return replace(self, epochs=len(history), waited=self.waited + 1)
+        history.best_epoch = len(history)
+        kept = (net.theta.copy(), net.running.copy()) if rule.restore_best else None
+        return Patience(len(history), value, 0, kept)
 
     def restore(self, net: "MLP") -> None:
         """Give the network back what it had in the best epoch, if that is wanted."""
-        if self._kept is not None:
-            net.theta[...], net.running[...] = self._kept
+        if self.kept is not None:
+            net.theta[...], net.running[...] = self.kept
 
-    def _value(self, net: "MLP", history: History) -> float:
-        """What is monitored after the last epoch, so that smaller is better."""
-        monitor = self._rule.monitor
-        if not isinstance(monitor, str):
-            return float(monitor(net))
-        series: list[float] = getattr(history, monitor)
-        return -MONITORS[monitor] * series[-1]
+
+def _value(monitor: "str | Callable[[MLP], float]", net: "MLP", history: History) -> float:
+    """What is monitored after the last epoch, so that smaller is better."""
+    if not isinstance(monitor, str):
+        return float(monitor(net))
+    series: list[float] = getattr(history, monitor)
+    return -MONITORS[monitor] * series[-1]

@@ -57,12 +57,20 @@ def _available_cores() -> int:
 class Team:
     """Threads that each call one function, while this one waits and may stop them.
 
-    `state` is the int64 array through which the threads meet and are told to stop.
+    `state` is the int64 array through which the threads meet; `stop` is its entry that tells them
+    to leave.
     """
 
-    def __init__(self, work: Callable[[int], object], size: int, state: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        work: Callable[[int], object],
+        size: int,
+        state: NDArray[np.int64],
+        stop: int = kernel_team.STOP,
+    ) -> None:
         self._work = work
         self._state = state
+        self._stop = stop
         self._go = threading.Event()
         self._is_complete = False
         self._running = size
@@ -92,8 +100,8 @@ class Team:
                     self._finished.set()
 
     def stop(self) -> None:
-        """Tell the threads to stop before their next step."""
-        self._state[kernel_team.STOP] = 1
+        """Tell the threads to leave."""
+        self._state[self._stop] = 1
 
     def run(self, watch: Callable[[], None] | None = None) -> bool:
         """Run to the end, calling `watch` about twenty times a second; False after Ctrl-C.

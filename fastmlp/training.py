@@ -1,11 +1,13 @@
 """The training loop: it checks, allocates, starts the team and reports; the kernels do the rest."""
 
+import contextlib
 import copy
 import math
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,19 +16,31 @@ from . import kernels
 from ._checks import check_flag, check_number, check_whole
 from ._execution import Batch, Execution, Procedure
 from ._minimize import minimize
+from ._state import TrainingState, initial
 from .errors import DivergenceError
 from .history import History
 from .kernels import clip, program
 from .mlp import MLP
 from .optimizers import LBFGS, Adam, Optimizer
 from .progress import Progress
+from .rates import Factors, rate_factors
 from .schedules import Schedule, as_schedule
-from .stopping import MONITORS, EarlyStopping, Patience
+from .stopping import MONITORS, EarlyStopping
 from .threads import POLL_SECONDS, resolve
 
-__all__ = ["fit"]
+if TYPE_CHECKING:
+    from ._callback import Callback
 
+__all__ = ["Settings", "Training", "fit", "train"]
+
+Callbacks = Sequence["Callback | Callable[[Training], object]"]
 Validation = float | tuple[ArrayLike, ...] | None
+COLUMNS = {
+    "loss": program.LOSS,
+    "accuracy": program.ACCURACY,
+    "val_loss": program.VALIDATION_LOSS,
+    "val_accuracy": program.VALIDATION_ACCURACY,
+}
 LOOK_SECONDS = 0.2  # how often a run without stopping rules comes back to Python, at most
 
 
@@ -47,8 +61,9 @@ def fit(
     clip_norm: float | None = None,
     clip_global_norm: float | None = None,
     average: float | None = None,
+    learning_rate_factors: Factors | None = None,
     checkpoint_every: int = 1,
-    after_epoch: Callable[[MLP, History], None] | None = None,
+    callbacks: Callbacks = (),
     progress: bool = False,
     threads: int | None = None,
     seed: int | None = None,
@@ -91,12 +106,18 @@ def fit(
     average
         Decay in (0, 1) of an exponential moving average of the parameters, which is what the
         network has, and what is validated, after each epoch.
+    learning_rate_factors
+        Factors of at least 0 on the learning rate, by kind of parameter: "weight", "bias", "slope",
+        "gain", "shift", each one number or one for each layer that may have it (the last three:
+        each hidden layer), and "input_scale", a number. Those not named have 1; with 0 a parameter
+        stays as it is. The decay of `AdamW` is multiplied too.
     checkpoint_every
         Every how many hidden layers the activations are kept for the backward pass; the others are
         computed again. More saves memory and costs time; the results are the same, bit for bit.
-    after_epoch
-        Called as after_epoch(net, history) after each epoch, in this thread. Training goes on with
-        parameters of its own: what the function changes in `net` is overwritten.
+    callbacks
+        Each a `Callback`, or a function that is called as function(training) after each epoch; see
+        `fastmlp.callbacks`. Training goes on with parameters of its own: what a callback changes
+        in the network is overwritten.
     progress
         Whether to show a progress bar on standard error. In any case a terminal is told when
         kernels have to be compiled first.
@@ -117,158 +138,437 @@ def fit(
         If an argument is not what it should be; the network is as before then.
     DivergenceError
         If a loss or the parameters are not finite any more.
+    Exception
+        What a callback raises; the network keeps what it has learnt.
     FloatingPointError
         If learning_rate="lipschitz" meets a curvature that is not finite.
     ImportError
         If the optimizer is `LBFGS` and SciPy is not installed.
     """
+    settings = Settings(
+        optimizer=Adam() if optimizer is None else optimizer,
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=shuffle,
+        early_stopping=early_stopping,
+        accumulate=accumulate,
+        clip_value=clip_value,
+        clip_norm=clip_norm,
+        clip_global_norm=clip_global_norm,
+        average=average,
+        learning_rate_factors=learning_rate_factors,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+    )
+    training = prepare(
+        net, X, y, settings, sample_weight=sample_weight, validation=validation, state=None,
+        callbacks=callbacks, progress=progress, threads=threads,
+    )  # fmt: skip
+    training.run()
+    return training.history
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `fit` that, with network, samples and start, decide what comes out."""
+
+    optimizer: Optimizer = field(default_factory=Adam)
+    batch_size: int | None = 32
+    epochs: int = 10
+    shuffle: bool = True
+    early_stopping: EarlyStopping | None = None
+    accumulate: int = 1
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    clip_global_norm: float | None = None
+    average: float | None = None
+    learning_rate_factors: Factors | None = None
+    checkpoint_every: int = 1
+    seed: int | None = None
+
+    def procedure(self, net: MLP, samples: int) -> Procedure:
+        """Check the settings for a network and a number of samples.
+
+        Raises TypeError or ValueError if one of them is not what it should be.
+        """
+        optimizer = self.optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
+        optimizer.hyper(net.dtype)
+        check_flag(self.shuffle, "shuffle")
+        check_whole(self.epochs, "epochs", 1)
+        batch_size = None if optimizer.is_full_batch else self.batch_size
+        size = samples if batch_size is None else check_whole(batch_size, "batch_size", 1)
+        size = min(size, samples)
+        accumulate = min(check_whole(self.accumulate, "accumulate", 1), -(-samples // size))
+        code, limit = _norm_clip(self.clip_norm, self.clip_global_norm)
+        if self.clip_value is not None and code != clip.NONE:
+            raise ValueError("clip_value excludes clip_norm and clip_global_norm")
+        if self.average is not None and _rate_of(optimizer) == "lipschitz":
+            raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
+        if self.learning_rate_factors is not None and _rate_of(optimizer) == "lipschitz":
+            raise ValueError(
+                "learning_rate_factors excludes learning_rate='lipschitz', one for all"
+            )
+        normalizes_batches = net.architecture.has_batch_norm
+        return Procedure(
+            batch_size=size,
+            optimizer=optimizer,
+            accumulate=accumulate,
+            shuffled=self.shuffle and samples > size * (1 if normalizes_batches else accumulate),
+            seed=self.seed_for(net),
+            clip=code,
+            limit=limit,
+            clip_value=_bound(self.clip_value, "clip_value"),
+            average=_bound(self.average, "average", 1.0),
+            checkpoint_every=check_whole(self.checkpoint_every, "checkpoint_every", 1),
+            rates=rate_factors(self.learning_rate_factors, net.layout),
+        )
+
+    def seed_for(self, net: MLP) -> int:
+        """The seed of shuffles, dropout and the split."""
+        return net.seed if self.seed is None else check_whole(self.seed, "seed", 0, 2**63)
+
+
+def train(
+    net: MLP,
+    X: ArrayLike,
+    y: ArrayLike,
+    settings: Settings,
+    *,
+    sample_weight: ArrayLike | None = None,
+    validation: Validation = None,
+    state: TrainingState | None = None,
+    callbacks: Callbacks = (),
+    progress: bool = False,
+    threads: int | None = None,
+) -> TrainingState:
+    """Do what `fit` does, from a state on if one is given, and return the state at the end.
+
+    ``settings.epochs`` counts all epochs, those of the state included. Training 3 epochs and then
+    from there to 5 gives the bits of training 5 at once, if the schedule does not depend on their
+    number. Between epochs the samples may change, also their number; within one they must be the
+    same. So an epoch more, with the optimizer's moments and step count kept, is::
+
+        settings = replace(settings, epochs=state.position.epochs + 1)
+        state = train(net, X, y, settings, state=state)
+
+    The network gets the state's parameters; `state` itself and its history are left alone. The
+    optimizer's kind and averaging must be those that the state was made with. Raises what `fit`
+    raises.
+    """
+    training = prepare(
+        net, X, y, settings, sample_weight=sample_weight, validation=validation, state=state,
+        callbacks=callbacks, progress=progress, threads=threads,
+    )  # fmt: skip
+    training.run()
+    return training.state()
+
+
+def prepare(
+    net: MLP,
+    X: ArrayLike,
+    y: ArrayLike,
+    settings: Settings,
+    *,
+    sample_weight: ArrayLike | None,
+    validation: Validation,
+    state: TrainingState | None,
+    callbacks: Callbacks,
+    progress: bool,
+    threads: int | None,
+) -> "Training":
+    """Check all arguments of `train`; the network is as before."""
     if not isinstance(net, MLP):
         raise TypeError(f"net must be an MLP, got {type(net).__name__}")
-    optimizer = Adam() if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
-    optimizer.hyper(net.dtype)
-    for name, flag in (("shuffle", shuffle), ("progress", progress)):
-        check_flag(flag, name)
-    if after_epoch is not None and not callable(after_epoch):
-        raise TypeError(f"after_epoch must be a function, got {after_epoch!r}")
-    epochs = check_whole(epochs, "epochs", 1)
-    seed = net.seed if seed is None else check_whole(seed, "seed", 0, 2**63)
+    check_flag(progress, "progress")
+    watchers = checked_callbacks(callbacks)
     team_size = resolve(threads)
-    train, held_out = _split(net, net._checked(X, y, sample_weight), validation, seed)
-    if optimizer.is_full_batch:
-        batch_size = None
-    size = len(train) if batch_size is None else check_whole(batch_size, "batch_size", 1)
-    size = min(size, len(train))
-    accumulate = min(check_whole(accumulate, "accumulate", 1), -(-len(train) // size))
-    code, limit = _norm_clip(clip_norm, clip_global_norm)
-    if clip_value is not None and code != clip.NONE:
-        raise ValueError("clip_value excludes clip_norm and clip_global_norm")
+    samples = net._checked(X, y, sample_weight)
+    samples, held_out = _split(net, samples, validation, settings.seed_for(net))
+    procedure = settings.procedure(net, len(samples))
+    optimizer, stopping = settings.optimizer, settings.early_stopping
     if isinstance(optimizer, LBFGS):
         _refuse_for_lbfgs(
-            early_stopping=early_stopping is not None,
-            clip_value=clip_value is not None,
-            clip_norm=clip_norm is not None,
-            clip_global_norm=clip_global_norm is not None,
-            average=average is not None,
-            checkpoint_every=checkpoint_every != 1,
-            after_epoch=after_epoch is not None,
+            early_stopping=stopping is not None,
+            clip_value=settings.clip_value is not None,
+            clip_norm=settings.clip_norm is not None,
+            clip_global_norm=settings.clip_global_norm is not None,
+            average=settings.average is not None,
+            learning_rate_factors=settings.learning_rate_factors is not None,
+            checkpoint_every=settings.checkpoint_every != 1,
+            callbacks=bool(watchers),
+            state=state is not None,
         )
-    schedule = schedule_of(optimizer, net, train)
-    if average is not None and _rate_of(optimizer) == "lipschitz":
-        raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
-    _check_stopping(early_stopping, schedule.monitor, held_out, net)
-    normalizes_batches = net.architecture.has_batch_norm
-    procedure = Procedure(
-        batch_size=size,
-        optimizer=optimizer,
-        accumulate=accumulate,
-        shuffled=shuffle and len(train) > size * (1 if normalizes_batches else accumulate),
-        seed=seed,
-        clip=code,
-        limit=limit,
-        clip_value=_bound(clip_value, "clip_value"),
-        average=_bound(average, "average", 1.0),
-        checkpoint_every=check_whole(checkpoint_every, "checkpoint_every", 1),
-    )
-
-    with Progress(
-        progress,
-        epochs=epochs,
-        samples_per_epoch=len(train),
-        classifier=net.is_classifier,
-        validation=held_out is not None,
-    ) as bar:
-        try:
-            compile_seconds = _compile(net, bar)
-        except KeyboardInterrupt:
-            return History(interrupted=True)
-        history = History(compile_seconds=compile_seconds)
-        if isinstance(optimizer, LBFGS):
-            minimize(net, optimizer, train, held_out, epochs, team_size, history)
-            return history
-        run = _Run(
-            net, procedure, schedule, train, held_out, team_size, epochs, history,
-            bar if progress else None,
-        )  # fmt: skip
-        run.go(early_stopping, after_epoch)
-        return history
+    schedule = schedule_of(optimizer, net, samples)
+    _check_stopping(stopping, schedule.monitor, held_out, net)
+    start = initial(net, optimizer, settings.average is not None)
+    state = start if state is None else state
+    _check_state(state, start)
+    done = state.position.samples
+    if done not in (0, len(samples)) and (done > len(samples) or done % procedure.step_size):
+        raise ValueError(
+            f"the state is {done} samples into an epoch of other samples than these {len(samples)}"
+        )
+    share = validation if isinstance(validation, (float, np.floating)) else None
+    return Training(
+        net, settings, procedure, schedule, samples, held_out, share, state, watchers, progress,
+        team_size,
+    )  # fmt: skip
 
 
-class _Run:
-    """One training: it goes back and forth between the compiled program and what Python decides."""
+def _check_state(state: TrainingState, start: TrainingState) -> None:
+    """A state has the vectors of one that the network and the settings begin with."""
+    for name in ("theta", "running", "first", "second", "average"):
+        found, expected = len(getattr(state, name)), len(getattr(start, name))
+        if found != expected:
+            raise ValueError(
+                f"the state is that of another network or other settings: {name} has {found} "
+                f"entries, not {expected}"
+            )
+
+
+class Training:
+    """A training as callbacks see it, between two steps.
+
+    Attributes
+    ----------
+    net
+        The network, with the parameters that it has now.
+    settings
+        The arguments of `fit` as they are.
+    history
+        Of the finished epochs.
+    steps_per_epoch
+        Batches of an epoch; with `accumulate`, of so many batches each.
+    diverged
+        Whether a `DivergenceError` is what ends it.
+    """
 
     def __init__(
         self,
         net: MLP,
+        settings: Settings,
         procedure: Procedure,
         schedule: Schedule,
-        train: Batch,
+        samples: Batch,
         held_out: Batch | None,
+        share: float | None,
+        state: TrainingState,
+        callbacks: "list[Callback]",
+        progress: bool,
         threads: int,
-        epochs: int,
-        history: History,
-        bar: Progress | None,
     ) -> None:
-        assert procedure.optimizer is not None
-        self._net, self._optimizer, self._schedule = net, procedure.optimizer, schedule
-        self._train, self._held_out = train, held_out
-        self._epochs, self._history, self._bar = epochs, history, bar
-        self._execution = Execution(
-            net, procedure=procedure, samples=train, others=held_out, threads=threads
-        )
-        self._begin = time.perf_counter()
+        self.net, self.settings = net, settings
+        self.history = copy.deepcopy(state.history)
+        self.history.interrupted = self.history.stopped_early = False
+        self.steps_per_epoch = -(-len(samples) // procedure.step_size)
+        self.diverged = False
+        self._procedure, self._schedule = procedure, schedule
+        self._samples, self._held_out, self._share = samples, held_out, share
+        self._initial: TrainingState | None = state
+        self._patience = state.patience
+        self._callbacks, self._threads = callbacks, threads
+        self._has_bar, self._is_stopped = progress, False
+        self._is_short = False
 
-    def go(
-        self, stopping: EarlyStopping | None, after_epoch: Callable[[MLP, History], None] | None
-    ) -> None:
-        """Train to the last epoch, or to where a rule or Ctrl-C ends it."""
-        history = self._history
-        patience = None if stopping is None else Patience(stopping)
-        looks_at_each = not (
-            stopping is None and after_epoch is None and self._schedule.monitor is None
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished."""
+        return self._execution.position.epochs
+
+    @property
+    def batch(self) -> int:
+        """Batches of the running epoch that are done; 0 between two epochs."""
+        return self._execution.steps_of(self._execution.samples_done)
+
+    @property
+    def step(self) -> int:
+        """Steps of the optimizer that are done, of all epochs."""
+        return self._execution.position.steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return self._execution.position.learning_rate
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the history that an epoch fills."""
+        kinds = ("loss", "accuracy") if self.net.is_classifier else ("loss",)
+        return kinds if self._held_out is None else (*kinds, *(f"val_{kind}" for kind in kinds))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has called `stop`."""
+        return self._is_stopped
+
+    def stop(self) -> None:
+        """End the training when all callbacks have had their turn."""
+        self._is_stopped = True
+
+    def state(self) -> TrainingState:
+        """All that a training needs to go on from here."""
+        if self._initial is not None:
+            return copy.deepcopy(replace(self._initial, history=self.history))
+        return TrainingState(
+            **self._execution.vectors(),
+            position=self._execution.position,
+            patience=self._patience,
+            history=copy.deepcopy(self.history),
         )
+
+    def run(self) -> None:
+        """Train to the last epoch, or to where a rule, a callback or Ctrl-C ends it."""
+        net, history, optimizer = self.net, self.history, self.settings.optimizer
+        with Progress(
+            self._has_bar,
+            epochs=self.settings.epochs,
+            samples_per_epoch=len(self._samples),
+            classifier=net.is_classifier,
+            validation=self._held_out is not None,
+            begun=len(history),
+        ) as bar:
+            try:
+                history.compile_seconds += _compile(net, bar)
+            except KeyboardInterrupt:
+                history.interrupted = True
+                return
+            if isinstance(optimizer, LBFGS):
+                minimize(
+                    net, optimizer, self._samples, self._held_out, self.settings.epochs,
+                    self._threads, history,
+                )  # fmt: skip
+                return
+            self._begin()
+            self._bar = bar if self._has_bar else None
+            with contextlib.ExitStack() as ends:
+                try:
+                    for callback in self._callbacks:
+                        callback.on_train_begin(self)
+                        ends.callback(callback.on_train_end, self)
+                    self._go()
+                except KeyboardInterrupt:
+                    self._execution.write_back()  # which it may have cut short
+                    self._record()
+                    history.interrupted = True
+                is_early = self._is_stopped or self._is_out_of_patience
+                history.stopped_early = is_early and self.epoch < self.settings.epochs
+                self._patience.restore(net)
+
+    def _begin(self) -> None:
+        """Allocate everything, and give the network the parameters of the state."""
+        net, state = self.net, self._initial
+        assert state is not None
+        self._execution = self._make_execution(state)
+        net.theta[...] = state.average if len(state.average) else state.theta
+        net.running[...] = state.running
+        self._started, self._seconds_before = state.position, state.history.seconds
+        self._initial = None  # its memory is free
+        self._begin_time = time.perf_counter()
+
+    def _make_execution(self, state: TrainingState) -> Execution:
+        return Execution(
+            self.net,
+            procedure=self._procedure,
+            samples=self._samples,
+            others=self._held_out,
+            threads=self._threads,
+            state=state,
+        )
+
+    def _go(self) -> None:
+        """Go from one place where somebody wants to look to the next."""
+        callbacks = self._callbacks
+        looks_at_each = (
+            self.settings.early_stopping is not None
+            or self._schedule.monitor is not None
+            or any(callback.looks_at_epochs for callback in callbacks)
+        )
+        self._due = [
+            self._begin_time + (math.inf if c.every_seconds is None else c.every_seconds)
+            for c in callbacks
+        ]
         count = 1
-        try:
-            while len(history) < self._epochs:
-                before = time.perf_counter()
-                if not self._advance(min(count, self._epochs - len(history))):
-                    raise KeyboardInterrupt
-                if after_epoch is not None:
-                    after_epoch(self._net, history)
-                if patience is not None and patience.is_over(self._net, history):
-                    history.stopped_early = len(history) < self._epochs
-                    break
-                if not looks_at_each:
-                    seconds = max(time.perf_counter() - before, 1e-6)
-                    count = max(1, int(count * min(LOOK_SECONDS / seconds, 16.0)))
-        except KeyboardInterrupt:
-            self._execution.write_back()  # which it may have cut short
-            history.interrupted = True
-        if patience is not None:
-            patience.restore(self._net)
+        self._look()
+        while not (self._is_stopped or self._is_out_of_patience or self._is_complete):
+            before, epoch, step = time.perf_counter(), self.epoch, self.step
+            complete = self._advance(count)
+            self._look()
+            if not complete:
+                raise KeyboardInterrupt
+            if self.epoch > epoch:
+                for callback in callbacks:
+                    callback.on_epoch_end(self)
+            if self.step > step:
+                self._call_at_batch()
+            if not looks_at_each:
+                seconds = max(time.perf_counter() - before, 1e-6)
+                count = max(1, int(count * min(LOOK_SECONDS / seconds, 16.0)))
+                count = min(count, self.settings.epochs)
+
+    def _call_at_batch(self) -> None:
+        """Call those whose number of steps, or of seconds, is reached."""
+        for i, callback in enumerate(self._callbacks):
+            is_turn = callback.every is not None and self.step % callback.every == 0
+            if callback.every_seconds is not None and time.perf_counter() >= self._due[i]:
+                self._due[i] = time.perf_counter() + callback.every_seconds
+                is_turn = True
+            if is_turn:
+                callback.on_batch_end(self)
+
+    def _look(self) -> None:
+        """Let early stopping see the last epoch, if it has not."""
+        rule = self.settings.early_stopping
+        if rule is not None and self._patience.epochs < len(self.history):
+            self._patience = self._patience.after(rule, self.net, self.history)
+
+    @property
+    def _is_out_of_patience(self) -> bool:
+        rule = self.settings.early_stopping
+        return rule is not None and self._patience.waited >= rule.patience
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.epoch >= self.settings.epochs
 
     def _advance(self, epochs: int) -> bool:
-        """Train for some epochs and record them; False if Ctrl-C ended it early."""
-        net, execution = self._net, self._execution
-        running = net.running.copy()
-        table = self._table(len(self._history), epochs)
-        complete = execution.train(epochs, table, self._show if self._bar else None)
+        """Train for some epochs, or to the next step that a callback wants to see, and record.
+
+        False if Ctrl-C ended it early.
+        """
+        execution = self._execution
+        epochs, steps, pause = self._extent(min(epochs, self.settings.epochs - self.epoch))
+        complete = execution.train(
+            epochs, self._rates(steps), pause=pause, watch=self._watch, here=self._is_short
+        )
         is_finite = execution.write_back()
-        self._record(self._history)
-        if self._bar is not None:
-            self._bar.update(len(self._history), execution.samples_done, self._history)
+        self._record()
+        self._show()
         if execution.diverged or not is_finite:
-            net.running[...] = running
+            self.diverged = True
             raise self._divergence()
         return complete
 
-    def _table(self, done: int, count: int) -> NDArray[np.float64]:
-        """The optimizer's numbers for the steps of the next epochs."""
-        per_epoch = self._execution.steps_per_epoch
-        steps = np.arange(done * per_epoch, (done + count) * per_epoch)
-        rates = self._schedule.rates(steps, self._epochs * per_epoch, per_epoch)
-        rates = np.asarray(rates, np.float64)
+    def _extent(self, epochs: int) -> tuple[int, int, int]:
+        """Epochs and steps of the next call, and after how many samples of the last it pauses."""
+        done, end = self.batch, epochs * self.steps_per_epoch  # steps of the running epoch on
+        looks = [done + c.every - self.step % c.every for c in self._callbacks if c.every]
+        target = min(looks, default=end + 1)
+        if target > end:
+            return epochs, end - done, 0
+        epoch, batch = divmod(target - 1, self.steps_per_epoch)
+        samples = min((batch + 1) * self._execution.step_rows, len(self._samples))
+        return epoch + 1, target - done, samples
+
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """The learning rates of the next steps."""
+        if count == 0:
+            return np.zeros(0)
+        position, per_epoch = self._execution.position, self.steps_per_epoch
+        steps = position.steps + np.arange(count)
+        total = position.steps - self.batch + (self.settings.epochs - position.epochs) * per_epoch
+        rates = np.asarray(self._schedule.rates(steps, total, per_epoch), np.float64)
         if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
             raise ValueError(
                 "learning_rate must give a finite rate of at least 0 for each step, "
@@ -276,42 +576,47 @@ class _Run:
             )
         monitor = self._schedule.monitor
         if monitor is not None:
-            rates = rates * self._schedule.multiplier(getattr(self._history, monitor))
-        return self._optimizer.coefficients(int(steps[0]), rates)
+            rates = rates * self._schedule.multiplier(getattr(self.history, monitor))
+        return rates
+
+    def _watch(self) -> None:
+        """While the team works: show how far it is, and have it pause for whoever is due."""
+        self._show()
+        if time.perf_counter() >= min(self._due, default=math.inf):
+            self._execution.pause()
 
     def _show(self) -> None:
-        """Show the history so far while the team works."""
-        shown = copy.deepcopy(self._history)
-        self._record(shown)
-        assert self._bar is not None
-        self._bar.update(len(shown), self._execution.samples_done, shown)
+        if self._bar is not None:
+            self._record()
+            self._bar.update(len(self.history), self._execution.samples_done, self.history)
 
-    def _record(self, history: History) -> None:
-        """Add what the execution has finished since it was called last."""
-        rows, is_classifier = self._execution.history, self._net.is_classifier
-        history.loss += rows[:, program.LOSS].tolist()
-        if is_classifier:
-            history.accuracy += rows[:, program.ACCURACY].tolist()
-        if self._held_out is not None:
-            history.val_loss += rows[:, program.VALIDATION_LOSS].tolist()
-        if self._held_out is not None and is_classifier:
-            history.val_accuracy += rows[:, program.VALIDATION_ACCURACY].tolist()
-        history.seconds = time.perf_counter() - self._begin
-        seen = len(history) * len(self._train) + self._execution.samples_done
-        history.samples_per_second = seen / history.seconds
+    def _record(self) -> None:
+        """Enter what the call has finished; as often as one likes."""
+        history, execution = self.history, self._execution
+        rows, first = execution.history, execution.begin.epochs
+        for name in self.columns:
+            getattr(history, name)[first:] = rows[:, COLUMNS[name]].tolist()
+        history.learning_rate[first:] = execution.learning_rates
+        elapsed = time.perf_counter() - self._begin_time
+        history.seconds = self._seconds_before + elapsed
+        seen = (len(history) - self._started.epochs) * len(self._samples)
+        seen += execution.samples_done - self._started.samples
+        history.samples_per_second = seen / elapsed
 
     def _divergence(self) -> DivergenceError:
         """Find the first layer whose values are not finite in the step that failed."""
-        net, execution = self._net, self._execution
+        net, execution = self.net, self._execution
         layer = execution.spoilt_layer()
         if layer is None:
-            values = net.activations(self._train.x[execution.current_rows]).pre_activations
+            values = net.activations(self._samples.x[execution.current_rows]).pre_activations
             spoilt = [i for i, z in enumerate(values, 1) if not np.isfinite(z).all()]
             layer = spoilt[0] if spoilt else len(values)
-        epoch, step = len(self._history) + 1, execution.samples_done // execution.step_rows + 1
-        if not execution.diverged:
-            epoch, step = len(self._history), execution.steps_per_epoch
-        return DivergenceError(epoch, step, layer, self._history)
+        epoch, step = len(self.history) + 1, execution.steps_of(execution.samples_done)
+        if execution.diverged:
+            step += 1
+        elif not step:  # seen when the epoch was over
+            epoch, step = epoch - 1, execution.steps_per_epoch
+        return DivergenceError(epoch, step, layer, self.history)
 
 
 def schedule_of(optimizer: Optimizer, net: MLP, train: Batch) -> Schedule:
@@ -327,6 +632,17 @@ def schedule_of(optimizer: Optimizer, net: MLP, train: Batch) -> Schedule:
 def _rate_of(optimizer: Optimizer) -> Any:
     """What an optimizer has as its learning rate; 1 if it has none."""
     return getattr(optimizer, "learning_rate", 1.0)
+
+
+def checked_callbacks(callbacks: Callbacks) -> "list[Callback]":
+    """All of them as objects, functions wrapped."""
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks must be a list, got {callbacks!r}")
+    if not callbacks:
+        return []
+    from ._callback import as_callback  # only here: it is not needed by most
+
+    return [as_callback(callback) for callback in callbacks]
 
 
 def _refuse_for_lbfgs(**given: bool) -> None:

@@ -23,7 +23,7 @@ import llvmlite
 import numba
 from llvmlite.binding import create_new_module_pass_manager
 from numba import config, njit
-from numba.core import typed_passes, untyped_passes
+from numba.core import ir, transforms, typed_passes, untyped_passes
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -35,6 +35,7 @@ from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
+from numba.core.postproc import PostProcessor
 from numba.core.runtime.nrt import rtsys
 
 from . import machine
@@ -256,10 +257,13 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     package = __name__.rpartition(".")[0]
     parts: set[Any] = set()
     translations: dict[Any, Any] = {}
+    loaded: list[Any] = []
     get_executable = CPUContext.get_executable
     optimize = JITCodeLibrary._optimize_final_module
     finalize = JITCodeLibrary._finalize_final_module
     run_untyped_passes = InlineWorker.run_untyped_passes
+    load_registries = CPUContext.load_additional_registries
+    post_process = PostProcessor.run
 
     def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
         is_kernel = descriptor.modname.startswith(package)
@@ -292,15 +296,40 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
             translations[function] = run_untyped_passes(worker, function)
         return translations[function]
 
+    def load_once(context: Any) -> None:
+        """Look for Numba's own extensions, but not again for each function."""
+        if context not in loaded:
+            loaded.append(context)
+            load_registries(context)
+
+    def post_process_once(processor: Any, emit_dels: bool = False, **options: Any) -> None:
+        """Look for the last use of each variable where that is asked for, not after every pass."""
+        if emit_dels:
+            post_process(processor, emit_dels, **options)
+        else:
+            blocks = processor.func_ir.blocks
+            processor.func_ir.blocks = transforms.canonicalize_cfg(blocks)
+
+    def copied_variables(variables: Any, _: Any) -> Any:
+        same = ir.VarMap()
+        same._con.update(variables._con)
+        return same
+
     replaced = {
         (CPUContext, "get_executable"): executable,
+        (CPUContext, "load_additional_registries"): load_once,
+        (PostProcessor, "run"): post_process_once,
+        # Glue is copied wherever it is merged into; what never changes need not be.
+        (ir.Var, "__deepcopy__"): lambda variable, _: variable,
+        (ir.Loc, "__deepcopy__"): lambda place, _: place,
+        (ir.VarMap, "__deepcopy__"): copied_variables,
         (JITCodeLibrary, "_optimize_functions"): simplify,
         (JITCodeLibrary, "_optimize_final_module"): optimize_whole,
         (JITCodeLibrary, "_finalize_final_module"): finalize_whole,
         (InlineWorker, "run_untyped_passes"): translate,
     }
     with global_compiler_lock:  # so that what is replaced is Numba's own
-        originals = {place: getattr(*place) for place in replaced}
+        originals = {(kind, name): vars(kind).get(name) for kind, name in replaced}
         thresholds = gc.get_threshold()
         gc.set_threshold(50_000, 20, 100)  # millions of objects are made, and nearly all stay
         try:
@@ -308,8 +337,11 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
                 setattr(*place, function)
             yield
         finally:
-            for place, function in originals.items():
-                setattr(*place, function)
+            for (kind, name), function in originals.items():
+                if function is None:
+                    delattr(kind, name)
+                else:
+                    setattr(kind, name, function)
             gc.set_threshold(*thresholds)
 
 

@@ -2,7 +2,7 @@
 
 Forward Z = A W + b and backward dA = dZ W^T are `multiply` (the latter with W^T made by
 `transpose`); the weight gradient dW = A^T dZ is `multiply_transposed`, or `descend` where gradient
-descent takes it at once.
+descent takes it at once. For few rows of dZ, dA is made by `add_row_products`.
 
 `a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns
 (`simd.panels`), whose widths are a multiple of the vector's lanes; `start` may have one row, which
@@ -15,11 +15,13 @@ product with a^T, row i is row chosen[i] of c. So features that are zero in all 
 of `a`: they add nothing to a sum, and their rows of a gradient are zero.
 """
 
-from ._jit import glue, kernel
-from .simd import lanes, load, store, transpose_block
+from ._jit import glue, inlined, kernel
+from .simd import fill, fma, lane_sum, lanes, load, store, transpose_block
 from .tile import descend_panel, product_panel
 
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
+# but as wide for so few rows: one row of three vectors would wait for each sum to be ready
+WIDE_VECTORS, WIDE_ROWS = 8, 3
 
 
 @glue
@@ -41,7 +43,10 @@ def _product(turned):
         j, left = 0, vectors_of(c)
         while left > 0:
             width = next_width(left)
-            if width == 4:
+            if not turned and left >= WIDE_VECTORS and a.shape[0] <= WIDE_ROWS:
+                width = WIDE_VECTORS
+                product_panel(c, j, a, b, start, chosen, WIDE_VECTORS, turned)
+            elif width == 4:
                 product_panel(c, j, a, b, start, chosen, 4, turned)
             elif width == 3:
                 product_panel(c, j, a, b, start, chosen, 3, turned)
@@ -100,3 +105,49 @@ def pack(dst, src, j):
     for x in range(dst.shape[0]):
         for i in range(src.shape[0]):
             store(dst[x], i, 0, load(src, i, j + x * v))
+
+
+@inlined
+def no_row_products(c):
+    """Eight vectors of zeros, for `add_row_products`."""
+    zero = fill(load(c, 0, 0), 0.0)
+    return zero, zero, zero, zero, zero, zero, zero, zero
+
+
+@inlined
+def add_row_products(sums, a, m, b, n):
+    """Add to eight sums the products of rows m, m + 1 of a with rows n to n + 3 of b, in panels.
+
+    Products of a b^T for few rows of a, without a transposition: each is a sum in every lane over
+    ascending vectors of columns. In place of rows behind the last, the last is taken.
+    """
+    s0, s1, s2, s3, t0, t1, t2, t3 = sums
+    v, last = lanes(a), b.shape[1] - 1
+    next_m = min(m + 1, a.shape[0] - 1)
+    n0, n1, n2, n3 = min(n, last), min(n + 1, last), min(n + 2, last), min(n + 3, last)
+    for q in range(b.shape[0]):
+        x, y = load(a, m, q * v), load(a, next_m, q * v)
+        w = load(b[q], n0, 0)
+        s0, t0 = fma(x, w, s0), fma(y, w, t0)
+        w = load(b[q], n1, 0)
+        s1, t1 = fma(x, w, s1), fma(y, w, t1)
+        w = load(b[q], n2, 0)
+        s2, t2 = fma(x, w, s2), fma(y, w, t2)
+        w = load(b[q], n3, 0)
+        s3, t3 = fma(x, w, s3), fma(y, w, t3)
+    return s0, s1, s2, s3, t0, t1, t2, t3
+
+
+@inlined
+def store_row_products(c, m, n, sums, count):
+    """c[m:m + 2, n:n + 4] <- the eight sums over their lanes; zero from column n + count on."""
+    s0, s1, s2, s3, t0, t1, t2, t3 = sums
+    c[m, n] = lane_sum(s0) if count > 0 else 0.0
+    c[m, n + 1] = lane_sum(s1) if count > 1 else 0.0
+    c[m, n + 2] = lane_sum(s2) if count > 2 else 0.0
+    c[m, n + 3] = lane_sum(s3) if count > 3 else 0.0
+    if m + 1 < c.shape[0]:
+        c[m + 1, n] = lane_sum(t0) if count > 0 else 0.0
+        c[m + 1, n + 1] = lane_sum(t1) if count > 1 else 0.0
+        c[m + 1, n + 2] = lane_sum(t2) if count > 2 else 0.0
+        c[m + 1, n + 3] = lane_sum(t3) if count > 3 else 0.0

@@ -35,9 +35,11 @@ from .plan import (
     WEIGHT,
     borrowed_plan,
     borrowed_samples,
+    has_scale,
     last_of,
     row_of,
 )
+from .scale import scale_columns
 from .simd import borrow, fill, fma, lanes, load, matrix, panels, store
 
 # The matrices of a layer: sums A' W + b, normed sums z, outputs and mask of the unchanged network;
@@ -78,7 +80,10 @@ def region(bench, layer, kind, low, high):
 
 @kernel
 def finish(bench, layer, inputs, outputs, low, high):
-    """Z <- norm(sums) in the matrix `inputs` of a layer, units low to high; A to `outputs`."""
+    """Z <- norm(sums) in the matrix `inputs` of a layer, units low to high; A to `outputs`.
+
+    Of layer 0, whose sums are the samples, A is the sums times their scale.
+    """
     plan, count, width = bench.plan, bench.rows.shape[0], high - low
     z, a = region(bench, layer, inputs, low, high), region(bench, layer, outputs, low, high)
     epsilon, ld = plan.numbers[layer, EPSILON], plan.table[layer, LD]
@@ -102,6 +107,8 @@ def finish(bench, layer, inputs, outputs, low, high):
             layer_norm_forward(z, normed, spread, moments, gain, shift, ld, units, epsilon)
     slopes = row_of(plan, bench.theta, layer, SLOPE, low, high)
     activation_forward(a, z, plan.table[layer, ACTIVATION], plan.numbers[layer, PARAMETER], slopes)
+    if layer == 0 and has_scale(plan):
+        scale_columns(a, a, row_of(plan, bench.theta, 0, GAIN, low, high))
     if plan.numbers[layer, DROPOUT] > 0:
         multiply_by(a, a, region(bench, layer, MASK, low, high))
 
@@ -121,22 +128,20 @@ def product(bench, layer, inputs, outputs):
 def begin(bench):
     """All values of the unchanged network, and its losses to bench.scores."""
     plan, samples = bench.plan, bench.samples
-    a = region(bench, 0, OUTPUTS, 0, plan.table[0, LD])
+    x = region(bench, 0, SUMS, 0, plan.table[0, LD])
     for b in range(bench.rows.shape[0]):
         for i in range(plan.table[0, SIZE]):
-            a[b, i] = samples.x[b, i]
+            x[b, i] = samples.x[b, i]
     for layer in range(last_of(plan) + 1):
         ld = plan.table[layer, LD]
         if plan.numbers[layer, DROPOUT] > 0:
             mask = region(bench, layer, MASK, 0, ld)
             draw_mask(mask, plan.numbers[layer, DROPOUT], plan.seed, 0, layer, 0, 0)
-            if layer == 0:
-                multiply_by(a, a, mask)
         if layer > 0:
             product(bench, layer, SUMS, OUTPUTS)
-            keep(region(bench, layer, INPUTS, 0, ld), region(bench, layer, SUMS, 0, ld))
-            if layer < last_of(plan):
-                finish(bench, layer, INPUTS, OUTPUTS, 0, ld)
+        keep(region(bench, layer, INPUTS, 0, ld), region(bench, layer, SUMS, 0, ld))
+        if layer < last_of(plan):
+            finish(bench, layer, INPUTS, OUTPUTS, 0, ld)
 
 
 @glue
@@ -305,6 +310,9 @@ def differences(bench, epsilon, numeric, bent):
     )
     table = bench.plan.table
     begin(bench)
+    if has_scale(bench.plan):
+        for unit in range(table[0, SIZE]):
+            difference(bench, table[0, GAIN] + unit, 1, 0, unit, -2, False, epsilon, numeric, bent)
     for layer in range(1, last_of(bench.plan) + 1):
         units, ld = table[layer, SIZE], table[layer, LD]
         is_coupled = table[layer, NORM] == LAYER_NORM

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import machine
 from ._jit import entry, glue, kernel
 from .activation_curvature import activation_derivatives
 from .dropout import multiply_by
-from .gemm import multiply, multiply_transposed, transpose
+from .gemm import multiply, multiply_transposed, next_width
 from .loss_curvature import loss_curvature
-from .network import forward, gather, loss_and_delta
+from .network import forward, gather, loss_and_delta, transposed_block
 from .norm import column_dot, column_sum
 from .plan import (
     ACTIVATION,
@@ -50,11 +51,13 @@ from .plan import (
     spread_of_rows,
     spread_of_units,
     target_of,
-    transposed_of,
     weights_of,
     zeros_of,
 )
+from .scale import scale_columns
 from .simd import choose_less, fill, fma, lanes, load, matrix, store
+
+DEPTH_BLOCK = machine.DEPTH_BLOCK
 
 # Regions of a layer among the tangents: of its outputs, of z, of xhat, mean(xhat RU), of its delta,
 # and scratch for f' and f''.
@@ -77,8 +80,14 @@ class Tangents(NamedTuple):
 @glue
 def tangent_of(plan, tangents, layer, region, p, width):
     """The first `width` columns of a region [B, ld] of a layer."""
-    ld = plan.table[layer, LD]
-    return matrix(tangents.values, tangents.places[layer, region], p.rows, width, ld)
+    return tangent_part_of(plan, tangents, layer, region, p, 0, width)
+
+
+@glue
+def tangent_part_of(plan, tangents, layer, region, p, low, high):
+    """The columns low to high of a region."""
+    place = tangents.places[layer, region] + low
+    return matrix(tangents.values, place, p.rows, high - low, plan.table[layer, LD])
 
 
 @glue
@@ -131,14 +140,6 @@ def normalized_backward(d, rd, xhat, rxhat, spread, moment):
             rdu = rd[b, j] - rmean - rxhat[b, j] * product - xhat[b, j] * rproduct
             d[b, j] = du
             rd[b, j] = factor * (rdu - moment[0, j] * du)
-
-
-@kernel
-def scale_columns(y, x, factor):
-    """y <- x times a row; y may be x."""
-    for b in range(y.shape[0]):
-        for j in range(0, y.shape[1], lanes(y)):
-            store(y, b, j, load(x, b, j) * load(factor, 0, j))
 
 
 @kernel
@@ -322,30 +323,38 @@ def forward_tangent(plan, work, theta, tangents, p):
     linear_tangent(plan, work, theta, tangents, p, last, rz)
 
 
-@glue
-def transposed(plan, work, theta, layer):
-    """W^T of a layer, W that of theta or of a direction; there is room for one at a time."""
-    size, ld, width = plan.table[layer - 1, SIZE], plan.table[layer, LD], plan.table[layer - 1, LD]
-    w = weights_of(plan, theta, layer, 0, size, 0, ld)
-    transpose(transposed_of(plan, work, layer, 0, width, 0, ld), w)
-    return transposed_of(plan, work, layer, 0, width, 0, plan.table[layer, SIZE])
+@kernel
+def products_with_transposes(plan, work, theta, tangents, p, layer):
+    """d = d' W^T and rd = rd' W^T + d' V^T of the layer below: V the direction, d' of a layer."""
+    outputs, ld, v, j = plan.table[layer, SIZE], plan.table[layer - 1, LD], lanes(theta), 0
+    while j < ld:
+        width = next_width((ld - j) // v)
+        end, depth = j + width * v, DEPTH_BLOCK // width
+        d = deltas_of(plan, work, layer - 1, p, 0, j, end)
+        rd = tangent_part_of(plan, tangents, layer - 1, DELTA, p, j, end)
+        start = zeros_of(plan, work, width * v)
+        rstart = start
+        for k in range(0, outputs, depth):
+            stop = min(k + depth, outputs)
+            d_above = deltas_of(plan, work, layer, p, 0, k, stop)
+            rd_above = tangent_part_of(plan, tangents, layer, DELTA, p, k, stop)
+            w = transposed_block(plan, work, theta, layer, k, stop, j, end)
+            multiply(d, d_above, w, start)
+            multiply(rd, rd_above, w, rstart)
+            w = transposed_block(plan, work, tangents.direction, layer, k, stop, j, end)
+            multiply(rd, d_above, w, rd)
+            start, rstart = d, rd
+        j = end
 
 
 @kernel
 def propagate_tangent(plan, work, theta, tangents, p, layer):
     """d and rd of the layer below by its U, from those of a layer."""
-    below, outputs = layer - 1, plan.table[layer, SIZE]
+    below = layer - 1
     ld = plan.table[below, LD]
-    d_above = deltas_of(plan, work, layer, p, 0, 0, outputs)
-    rd_above = tangent_of(plan, tangents, layer, DELTA, p, outputs)
     d = deltas_of(plan, work, below, p, 0, 0, ld)
     rd = tangent_of(plan, tangents, below, DELTA, p, ld)
-    zeros = zeros_of(plan, work, ld)
-    w = transposed(plan, work, theta, layer)
-    multiply(d, d_above, w, zeros)
-    multiply(rd, rd_above, w, zeros)
-    w = transposed(plan, work, tangents.direction, layer)
-    multiply(rd, d_above, w, rd)
+    products_with_transposes(plan, work, theta, tangents, p, layer)
     if plan.training and plan.numbers[below, DROPOUT] > 0:
         mask = own_part_of(plan, work, below, MASK, p, 0, ld)
         multiply_by(d, d, mask)
@@ -406,7 +415,7 @@ def hessian_product(
     for number in range(first_pass, end_pass):
         first = number * plan.rows
         p = Pass(number, min(plan.rows, total - first), 0, first, 0)
-        gather(plan, work, samples, samples.chosen, first, p)
+        gather(plan, work, theta, samples, samples.chosen, first, p)
         forward(plan, work, theta, team, p)
         forward_tangent(plan, work, theta, tangents, p)
         loss_curvature(

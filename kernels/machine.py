@@ -1,8 +1,10 @@
 """The one table of machine numbers: what the CPU offers and what the kernels make of it.
 
-Bits depend on `HAS_FMA` (one rounding or two) and on what decides the order of sums: `VECTOR_BYTES`
-(a row of logits), `MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches),
-`PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
+Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (guesses that Adam's roots and
+quotients begin with) and on what decides the order of sums: `VECTOR_BYTES` (a row of logits),
+`MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches), `FEW_ROWS` and
+`WIDE_OUTPUT` (of small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed
+alone.
 """
 
 import os
@@ -31,6 +33,8 @@ PASS_PARAMETERS = 16384
 STRIP_ROWS = 64
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
+# rows up to which W is not transposed for dA = dZ W^T, but with at least so many outputs
+FEW_ROWS, WIDE_OUTPUT = 8, 64
 # from how many features on a pass looks for those that are zero in all its rows
 SKIPPED_FEATURES = 64
 # a narrow output layer is summed over at most this many fixed blocks of units
@@ -69,5 +73,5 @@ IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
 ACCUMULATORS = SUMS[VECTOR_BYTES]
-# a 2**n in one instruction, to the same bits
-HAS_SCALE = IS_X86 and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))
+# instructions for a 2**n, and for guesses of 1 / a and 1 / sqrt(a)
+HAS_AVX512 = IS_X86 and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))

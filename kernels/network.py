@@ -13,11 +13,23 @@ of it is named in `plan.py`.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import machine
 from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
-from .gemm import descend, multiply, multiply_transposed, next_width, pack, transpose
+from .gemm import (
+    add_row_products,
+    descend,
+    multiply,
+    multiply_transposed,
+    next_width,
+    no_row_products,
+    pack,
+    store_row_products,
+    transpose,
+)
 from .loss import loss_backward
 from .norm import (
     batch_norm_backward,
@@ -29,7 +41,7 @@ from .norm import (
     row_moments,
     row_sums,
 )
-from .optimizer import add, apply, fill_rows, is_plain_descent, keep, penalize
+from .optimizer import add, apply, fill_rows, is_plain_descent, keep, penalize, with_rate
 from .plan import (
     ACTIVATION,
     BATCH_NORM,
@@ -64,6 +76,7 @@ from .plan import (
     blocks_of,
     deltas_of,
     features_of,
+    has_scale,
     is_of_one_thread,
     last_of,
     logits_of,
@@ -72,6 +85,7 @@ from .plan import (
     owners_of,
     packed_deltas_of,
     partial_logits_of,
+    rate_of,
     row_of,
     saved_of,
     skips_features,
@@ -86,6 +100,7 @@ from .plan import (
     weights_of,
     zeros_of,
 )
+from .scale import scale_columns, scale_gradient
 from .simd import (
     absolute,
     fill,
@@ -103,6 +118,8 @@ from .simd import (
 from .team import barrier, share
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
+DEPTH_BLOCK = machine.DEPTH_BLOCK
+FEW_ROWS, WIDE_OUTPUT = machine.FEW_ROWS, machine.WIDE_OUTPUT
 CACHE_LINE = machine.CACHE_LINE
 
 
@@ -113,9 +130,15 @@ class Sink(NamedTuple):
     rule: Any
 
 
+@glue
+def rule_of(plan, sink, layer, column):
+    """The rule with the learning rate of what the layer table has in a column."""
+    return with_rate(sink.rule, rate_of(plan, layer, column))
+
+
 @kernel
-def gather(plan, work, samples, order, first, p):
-    """Copy the samples order[first:first + B] to the inputs of the network, dropout included.
+def gather(plan, work, theta, samples, order, first, p):
+    """Copy the samples order[first:first + B] to the inputs of the network, scaled and dropped out.
 
     Features that are zero in all of them are left out, see `plan.features_of`.
     """
@@ -141,12 +164,21 @@ def gather(plan, work, samples, order, first, p):
             store(inputs, b, i, load_across(samples.x, sample, i))
         for i in range(whole, end):
             inputs[b, i] = samples.x[sample, i]
+    part = activations_of(plan, work, 0, p, 0, low, high)
+    if has_scale(plan):
+        scale_columns(part, part, row_of(plan, theta, 0, GAIN, low, high))
     if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:
-        part = activations_of(plan, work, 0, p, 0, low, high)
-        mask = matrix(work.private, plan.table[0, MASK], p.rows, high - low, high - low)
+        mask = input_mask_of(plan, work, p, low, high)
         probability = plan.numbers[0, DROPOUT]
-        draw_mask(mask, probability, plan.seed, p.step, 0, p.start, low)
+        draw_mask(mask, probability, plan.seed, p.step, np.int64(0), p.start, low)
         multiply_by(part, part, mask)
+
+
+@glue
+def input_mask_of(plan, work, p, low, high):
+    """Columns low to high of the mask of the inputs, of which a thread has all or its own."""
+    ld = plan.table[0, LD]
+    return matrix(work.private, plan.table[0, MASK] + low, p.rows, high - low, ld)
 
 
 @kernel
@@ -374,23 +406,55 @@ def loss_and_delta(plan, work, samples, team, objective, p, scale):
         barrier(team, plan.threads)
 
 
-@glue
-def product_with_transpose(plan, work, theta, p, layer, low, high):
-    """dA = dZ W^T for the units low to high of the layer below, into their deltas."""
-    ld, size = plan.table[layer, LD], plan.table[layer - 1, SIZE]
-    transpose(
-        transposed_of(plan, work, layer, low, high, 0, ld),
-        weights_of(plan, theta, layer, low, min(high, size), 0, ld),
-    )
+@kernel
+def products_with_rows(plan, work, theta, p, layer, low, high):
+    """dA = dZ W^T for few rows of dZ, as `gemm.add_row_products` makes it: W is not transposed."""
+    size = plan.table[layer - 1, SIZE]
     da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
-    start = zeros_of(plan, work, high - low)
-    for owner in range(owners_of(plan, layer)):
-        top, bottom = block_of(plan, layer, owner)
-        if top < bottom:
-            dz = deltas_of(plan, work, layer, p, owner, top, bottom)
-            w = transposed_of(plan, work, layer, low, high, top, bottom)
-            multiply(da, dz, w, start, work.every[: bottom - top])
-            start = da
+    for i in range(low, high, 4):
+        for b in range(0, p.rows, 2):
+            sums = no_row_products(da)
+            for owner in range(owners_of(plan, layer)):
+                top, bottom = 0, plan.table[layer, LD]
+                if owners_of(plan, layer) > 1:
+                    top, bottom = units_of(plan, layer, owner)
+                dz = deltas_of(plan, work, layer, p, owner, top, bottom)
+                w = weights_of(plan, theta, layer, 0, size, top, bottom)
+                sums = add_row_products(sums, dz, b, w, i)
+            store_row_products(da, b, i - low, sums, size - i)
+
+
+@glue
+def transposed_block(plan, work, theta, layer, top, bottom, low, high):
+    """W^T[top:bottom, low:high], at most a panel wide and `DEPTH_BLOCK` vectors large: scratch."""
+    v, size = lanes(theta), plan.table[layer - 1, SIZE]
+    rounded = (bottom - top + v - 1) // v * v
+    block = transposed_of(plan, work, (high - low) // v, rounded)
+    transpose(block, weights_of(plan, theta, layer, low, min(high, size), top, top + rounded))
+    return block
+
+
+@kernel
+def product_with_transpose(plan, work, theta, p, layer, low, high):
+    """dA = dZ W^T for the units low to high of the layer below, into their deltas.
+
+    W is transposed in blocks, each as wide as a panel of the product and as deep as fits L1.
+    """
+    v, j = lanes(theta), low
+    while j < high:
+        width = next_width((high - j) // v)
+        end, depth = j + width * v, DEPTH_BLOCK // width
+        da = deltas_of(plan, work, layer - 1, p, work.thread, j, end)
+        start = zeros_of(plan, work, width * v)
+        for owner in range(owners_of(plan, layer)):
+            top, bottom = block_of(plan, layer, owner)
+            for k in range(top, bottom, depth):
+                stop = min(k + depth, bottom)
+                w = transposed_block(plan, work, theta, layer, k, stop, j, end)
+                dz = deltas_of(plan, work, layer, p, owner, k, stop)
+                multiply(da, dz, w, start, work.every[: stop - k])
+                start = da
+        j = end
 
 
 @kernel
@@ -417,7 +481,21 @@ def learn_slopes(plan, work, sink, team, p, layer, low, high):
             inside = first_lanes(plan.table[layer, SIZE] - j, total, fill(total, 0.0))
             store(sums, 0, j - low, inside)
     offset = plan.table[layer, SLOPE] + low
-    apply(sink.rule, sink.parameters, offset, high - low, sums)
+    apply(rule_of(plan, sink, layer, SLOPE), sink.parameters, offset, high - low, sums)
+
+
+@kernel
+def learn_scale(plan, work, sink, x, p):
+    """Hand the gradient by the scale of this thread's inputs to the rule; x are the samples'."""
+    low, high = units_of(plan, 0, work.thread)
+    if low < high:
+        da = deltas_of(plan, work, 0, p, work.thread, low, high)
+        if plan.training and plan.numbers[0, DROPOUT] > 0:
+            multiply_by(da, da, input_mask_of(plan, work, p, low, high))
+        ds = strip_of(plan, work, high - low)
+        scale_gradient(ds, da, x, work.rows, low)
+        offset = plan.table[0, GAIN] + low
+        apply(rule_of(plan, sink, 0, GAIN), sink.parameters, offset, high - low, ds)
 
 
 @kernel
@@ -436,8 +514,9 @@ def norm_backward(plan, work, sink, team, p, layer, low, high):
             batch_norm_backward(dz, normed, spread, gain, dgain, dshift, plan.training)
         else:
             layer_norm_gradients(dz, normed, gain, dgain, dshift)
-        apply(sink.rule, sink.parameters, table[layer, GAIN] + low, width, dgain)
-        apply(sink.rule, sink.parameters, table[layer, SHIFT] + low, width, dshift)
+        gains, shifts = rule_of(plan, sink, layer, GAIN), rule_of(plan, sink, layer, SHIFT)
+        apply(gains, sink.parameters, table[layer, GAIN] + low, width, dgain)
+        apply(shifts, sink.parameters, table[layer, SHIFT] + low, width, dshift)
     if table[layer, NORM] == LAYER_NORM:
         moments = moments_of(plan, work, layer, p, 1)
         for top in range(low, high, grain):
@@ -457,7 +536,10 @@ def propagate(plan, work, sink, team, p, layer):
     low, high = units_of(plan, below, work.thread)
     has_slopes = table[below, SLOPES] != NONE
     if low < high:
-        product_with_transpose(plan, work, sink.parameters.theta, p, layer, low, high)
+        if p.rows <= FEW_ROWS and table[layer, LD] >= WIDE_OUTPUT:
+            products_with_rows(plan, work, sink.parameters.theta, p, layer, low, high)
+        else:
+            product_with_transpose(plan, work, sink.parameters.theta, p, layer, low, high)
         if below > 0:
             da = deltas_of(plan, work, below, p, work.thread, low, high)
             if plan.training and plan.numbers[below, DROPOUT] > 0:
@@ -481,7 +563,7 @@ def learn(plan, work, sink, upcoming, p, layer):
     The part is a block of columns; of a narrow output layer, a block of rows, and b goes with the
     first.
     """
-    low, high = 0, plan.table[layer, LD]
+    low, high = np.int64(0), plan.table[layer, LD]  # a bare 0 would have kernels compiled again
     if plan.narrow and layer == last_of(plan):
         top, bottom = units_of(plan, layer - 1, work.thread)
         bottom = min(bottom, plan.table[layer - 1, SIZE])
@@ -506,7 +588,8 @@ def learn_bias(plan, work, sink, p, layer, low, high):
     for j in range(0, high - low, lanes(dz)):
         total = column_sum(dz, j)
         store(db, 0, j, fill(total, 0.0) if is_centered else total)
-    apply(sink.rule, sink.parameters, plan.table[layer, BIAS] + low, high - low, db)
+    offset = plan.table[layer, BIAS] + low
+    apply(rule_of(plan, sink, layer, BIAS), sink.parameters, offset, high - low, db)
 
 
 @kernel
@@ -522,7 +605,8 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
     features, v, j = features_of(plan, work, layer, bottom - top), lanes(dz), low
     l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
     is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
-    is_plain = is_plain_descent(sink.rule) and not is_penalized and p.rows <= DESCENT_BLOCK
+    rule = rule_of(plan, sink, layer, WEIGHT)
+    is_plain = is_plain_descent(rule) and not is_penalized and p.rows <= DESCENT_BLOCK
     while j < high and top < bottom:
         width = next_width((high - j) // v)
         if is_plain:
@@ -539,7 +623,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 ask_ahead(upcoming, i, i + rows)
             a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
             if is_plain:
-                descend(w, a, b, sink.rule.rate, features[first:done])
+                descend(w, a, b, rule.rate, features[first:done])
             else:
                 place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
                 listed = features[first:done]
@@ -547,7 +631,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 g = matrix(work.private, plan.strip, width, rows * v, rows * v)
                 if is_penalized:
                     penalize(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
-                apply(sink.rule, sink.parameters, place, inputs * v, g)
+                apply(rule, sink.parameters, place, inputs * v, g)
         j += width * v
 
 
@@ -590,6 +674,8 @@ def backward(plan, work, sink, upcoming, team, p):
             forward_layers(plan, work, sink.parameters.theta, team, again, layer - every + 1, layer)
         if layer > 1 or plan.table[0, DELTA] >= 0:
             propagate(plan, work, sink, team, p, layer)
+            if layer == 1 and has_scale(plan):
+                learn_scale(plan, work, sink, upcoming.x, p)
             if layer < last or not plan.narrow:
                 barrier(team, plan.threads)
         learn(plan, work, sink, upcoming, p, layer)

@@ -11,8 +11,10 @@ the run, one row of numbers for each step: a rule here knows no schedule and no 
 
 from typing import Any, NamedTuple
 
+from . import machine
 from ._jit import inlined, kernel
 from .simd import (
+    absolute,
     choose_less,
     fill,
     fma,
@@ -32,8 +34,11 @@ CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": S
 DECAY_1, DECAY_2, GAIN_2, EPSILON_INSIDE, EPSILON_OUTSIDE, CLIP, AVERAGE_DECAY = range(7)
 RATE, GRADIENT_RATE, ROOT, SHRINK = range(4)
 CONSTANTS, COLUMNS = AVERAGE_DECAY + 1, SHRINK + 1
-# of float32: the largest number; below SMALL a root takes its argument times UP**2
-LARGEST, SMALL, UP = 3.4028234663852886e38, 2.0**-60, 2.0**32
+# of float32: the largest number; below SMALL a root takes its argument times UP**2, to which TINY
+# adds nothing but in 0, whose inverse root would be infinite
+LARGEST, SMALL, UP, TINY = 3.4028234663852886e38, 2.0**-60, 2.0**32, 2.0**-120
+# Newton's steps from a guess to float32
+ROOT_STEPS, RECIPROCAL_STEPS = (0, 0) if machine.HAS_AVX512 else (3, 3)
 
 
 class Parameters(NamedTuple):
@@ -82,6 +87,25 @@ def make_rule(code, hyper, row):
         hyper[EPSILON_OUTSIDE],
         hyper[CLIP],
         hyper[AVERAGE_DECAY],
+    )
+
+
+@kernel
+def with_rate(rule, factor):
+    """The rule with `factor` times the learning rate, which shrinking is in proportion to."""
+    return Rule(
+        rule.code,
+        factor * rule.rate,
+        factor * rule.gradient_rate,
+        rule.root,
+        rule.shrink + (1.0 - factor) * (1.0 - rule.shrink),  # the same bits with a factor of 1
+        rule.decay_1,
+        rule.decay_2,
+        rule.gain_2,
+        rule.epsilon_inside,
+        rule.epsilon_outside,
+        rule.clip,
+        rule.average_decay,
     )
 
 
@@ -172,6 +196,17 @@ def sgd(theta, g, rule):
                 store(theta, i, j, fma(fill(p, -rule.rate), load(g, i, j), p))
 
 
+@inlined
+def without_subnormal(x):
+    """x, or 0 where it is smaller than every normal number: arithmetic on those is slow.
+
+    A moment that decays without a gradient, of an input that is seldom not zero, would get there
+    and stay.
+    """
+    least = fill(x, 2.0**-1022) if is_double(x) else fill(x, 2.0**-126)
+    return choose_less(absolute(x), least, fill(x, 0.0), x)
+
+
 @kernel
 def momentum(theta, m, g, rule):
     """m <- decay_1 m + g; theta <- shrink theta - (rate m + gradient_rate g).
@@ -182,6 +217,7 @@ def momentum(theta, m, g, rule):
         for j in range(0, g.shape[1], lanes(g)):
             p, gradient = load(theta, i, j), load(g, i, j)
             velocity = fma(fill(p, rule.decay_1), load(m, i, j), gradient)
+            velocity = without_subnormal(velocity)
             store(m, i, j, velocity)
             p = fma(fill(p, -rule.rate), velocity, fill(p, rule.shrink) * p)
             store(theta, i, j, fma(fill(p, -rule.gradient_rate), gradient, p))
@@ -195,9 +231,9 @@ def root(x):
     """
     half, most, small = fill(x, 0.5), fill(x, 1.5), fill(x, SMALL)
     scaled_x = choose_less(x, small, x * fill(x, UP * UP), x)
-    y, halved = guess_inverse_root(scaled_x), scaled_x * half
-    for _ in range(3):  # Newton: the error is 1.5 times its own square
-        y = y * fma(-(halved * y), y, most)
+    y = guess_inverse_root(scaled_x + fill(x, TINY))
+    for _ in range(ROOT_STEPS):  # Newton: the error is 1.5 times its own square
+        y = y * fma(-(half * scaled_x * y), y, most)
     s = scaled_x * y
     s = fma(fma(-s, s, scaled_x), half * y, s)
     return choose_less(x, small, s * fill(x, 1.0 / UP), s)
@@ -207,7 +243,7 @@ def root(x):
 def quotient(a, b):
     """a / b for normal b > 0 within an ULP."""
     y, one = guess_reciprocal(b), fill(b, 1.0)
-    for _ in range(3):  # Newton: the error is its own square
+    for _ in range(RECIPROCAL_STEPS):  # Newton: the error is its own square
         y = fma(fma(-b, y, one), y, y)
     q = a * y
     return fma(fma(-b, q, a), y, q)
@@ -237,7 +273,7 @@ def scaled(theta, v, g, rule):
         for j in range(0, g.shape[1], lanes(g)):
             p, gradient = load(theta, i, j), load(g, i, j)
             second = fill(p, rule.decay_2) * load(v, i, j)
-            second = fma(fill(p, rule.gain_2) * gradient, gradient, second)
+            second = without_subnormal(fma(fill(p, rule.gain_2) * gradient, gradient, second))
             store(v, i, j, second)
             step = scaled_gradient(gradient, second, rule)
             store(theta, i, j, fma(fill(p, -rule.rate), step, fill(p, rule.shrink) * p))
@@ -258,6 +294,7 @@ def adam(theta, m, v, g, rule):
             first, second = load(m, i, j), load(v, i, j)
             first = fma(fill(p, 1.0 - rule.decay_1), gradient - first, first)
             second = fma(fill(p, rule.gain_2), fma(gradient, gradient, -second), second)
+            first, second = without_subnormal(first), without_subnormal(second)
             store(m, i, j, first)
             store(v, i, j, second)
             step = fma(fill(p, rule.gradient_rate), gradient, fill(p, rule.rate) * first)

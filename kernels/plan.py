@@ -14,17 +14,20 @@ from .team import share
 # Columns of the layer table; row 0 is the input.
 # Units, row stride, units in an indivisible block of ownership:
 SIZE, LD, GRAIN = range(3)
-# offsets in the parameters of W, b, slopes, gains and shifts, in `Workspace.running` of means:
+# offsets in the parameters of W, b, slopes, gains and shifts, in `Workspace.running` of means
+# (GAIN of row 0: of the scale of the inputs, -1 if there is none):
 WEIGHT, BIAS, SLOPE, GAIN, SHIFT, RUNNING = range(3, 9)
 # codes of the activation, of the slopes, of the norm, and of what is saved for the backward pass:
 ACTIVATION, SLOPES, NORM, SAVES = range(9, 13)
 # offsets in the shared workspace (of the inputs' mask: in the private one), and how far apart the
 # two buffers of the outputs are (0: there is one):
 OUTPUT, PARITY, SAVED, MASK, NORMED, SPREAD, MOMENTS = range(13, 20)
-DELTA, TRANSPOSED, SLOPE_SUMS, COLUMNS = range(20, 24)
+DELTA, SLOPE_SUMS, COLUMNS = range(20, 23)
 
 # Columns of the table of numbers, one row for each layer.
-PARAMETER, DROPOUT, L2, L1, EPSILON, MOMENTUM, NUMBERS = range(7)
+PARAMETER, DROPOUT, L2, L1, EPSILON, MOMENTUM = range(6)
+# ... and the factors on the learning rate, of W, b, slopes, gains and shifts in turn
+RATES, NUMBERS = 6, 11
 
 NONE = 0
 SLOPE_OF_UNIT, SLOPE_OF_LAYER = 1, 2  # codes of SLOPES
@@ -34,20 +37,21 @@ BATCH_NORM, LAYER_NORM = 1, 2  # codes of NORM
 SAVES_INPUT, SAVES_OUTPUT = 1, 2
 
 # Columns of the table of tensors: offset in the parameter vector, padded length, and how many
-# copies of one number it holds (of a slope that is a whole layer's; else 1).
-TENSOR_OFFSET, TENSOR_LENGTH, TENSOR_COPIES = range(3)
+# copies of one number it holds (of a slope that is a whole layer's; else 1), and where the layer
+# table has its offset.
+TENSOR_OFFSET, TENSOR_LENGTH, TENSOR_COPIES, TENSOR_LAYER, TENSOR_COLUMN = range(5)
 
 
 class Plan(NamedTuple):
     """A team, and where everything lies: the tables, and offsets in elements into workspaces.
 
-    `table` int64 [L + 1, COLUMNS], `numbers` float64 [L + 1, NUMBERS] and `tensors` int64 [n, 3]:
+    `table` int64 [L + 1, COLUMNS], `numbers` float64 [L + 1, NUMBERS] and `tensors` int64 [n, 5]:
     see above. Then the number of threads that share a pass; in how many groups at most the passes
     of a step are cut, which the threads share out (1: they share each pass); whether the output
     layer is split by rows; whether this is training (dropout, statistics of the batch); the most
     rows of a pass; every how many layers the activations are kept (1: all are); the seed of
     dropout; the partial logits (shared); and each thread's own inputs, logits, gradient strip,
-    packed deltas, row of zeros and row of targets.
+    packed deltas, block of transposed weights, row of zeros and row of targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
     """
@@ -68,6 +72,7 @@ class Plan(NamedTuple):
     logits: int
     strip: int
     packed_deltas: int
+    transposed: int
     zeros: int
     target: int
 
@@ -128,7 +133,7 @@ class Pass(NamedTuple):
 
 
 class Upcoming(NamedTuple):
-    """The rows of x that the next pass will gather: order[first:first + rows]."""
+    """The rows of the samples' x that the next pass will gather: order[first:first + rows]."""
 
     x: Any
     order: Any
@@ -305,11 +310,10 @@ def weights_of(plan, theta, layer, top, bottom, low, high):
 
 
 @glue
-def transposed_of(plan, work, layer, low, high, top, bottom):
-    """Panels of W^T[top:bottom, low:high] of a layer; scratch of the thread that owns them."""
-    ld, v = plan.table[layer, LD], lanes(work.shared)
-    offset = plan.table[layer, TRANSPOSED] + low * ld + top * v
-    return panels(work.shared, offset, (high - low) // v, bottom - top, ld * v, v)
+def transposed_of(plan, work, width, rows):
+    """Panels [width, rows, lanes] of scratch for a block of W^T."""
+    v = lanes(work.private)
+    return panels(work.private, plan.transposed, width, rows, rows * v, v)
 
 
 @glue
@@ -319,14 +323,26 @@ def row_of(plan, theta, layer, column, low, high):
 
 
 @inlined
+def rate_of(plan, layer, column):
+    """The factor on the learning rate of what the layer table has in a column, WEIGHT to SHIFT."""
+    return plan.numbers[layer, RATES + column - WEIGHT]
+
+
+@inlined
+def has_scale(plan):
+    """Whether the inputs have a scale that is learnt."""
+    return plan.table[0, GAIN] >= 0
+
+
+@inlined
 def skips_features(plan, layer):
     """Whether a layer leaves out the inputs of the network that are zero in all rows of a pass.
 
-    Not with few of them, nor with dropout, nor a narrow output layer, whose threads have only their
-    own inputs.
+    Not with few of them, nor with dropout or a scale, nor a narrow output layer, whose threads have
+    only their own inputs.
     """
     is_split_by_rows = plan.narrow and last_of(plan) == 1
-    are_many = plan.table[0, SIZE] >= machine.SKIPPED_FEATURES
+    are_many = plan.table[0, SIZE] >= machine.SKIPPED_FEATURES and not has_scale(plan)
     return layer == 1 and are_many and not is_split_by_rows and plan.numbers[0, DROPOUT] == 0
 
 
@@ -384,6 +400,7 @@ def borrowed_plan(plan):
         plan.logits,
         plan.strip,
         plan.packed_deltas,
+        plan.transposed,
         plan.zeros,
         plan.target,
     )

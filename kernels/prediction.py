@@ -2,9 +2,10 @@
 
 An entry of its own, small beside `program.run`, for a team of one. Its layers are those of
 `network.forward` in inference, the products over the same blocks in the same order: so the bits are
-the same too, whatever the number of rows. Inputs are read where they lie.
+the same too, whatever the number of rows. Inputs are read where they lie, unless they are scaled.
 
-B rows of a pass, I inputs, O outputs, W the stride of the widest layer behind the inputs.
+B rows of a pass, I inputs, O outputs, W the stride of the widest layer behind the inputs, or of the
+inputs if they are scaled.
 """
 
 from functools import cache
@@ -40,6 +41,7 @@ from .plan import (
     SLOPE_OF_LAYER,
     SLOPES,
     WEIGHT,
+    has_scale,
 )
 from .simd import borrow, check_dtype, fill, lane_sum, lanes, load, matrix, panels, store
 
@@ -76,7 +78,8 @@ def workspace_length(network: Network, rows: int = 1) -> int:
 
     One row is enough for any number of them; with up to 256 a pass shares the reading of weights.
     """
-    widest, outputs = int(network.table[1:, LD].max()), int(network.table[-1, LD])
+    first = 0 if network.table[0, GAIN] >= 0 else 1
+    widest, outputs = int(network.table[first:, LD].max()), int(network.table[-1, LD])
     return widest + min(rows, MICRO_BATCH) * (REGIONS * widest + LEVELS * outputs)
 
 
@@ -165,7 +168,7 @@ def softmax(z, classes):
 @glue
 def inputs_of(x, network, work, p, layer, low, high):
     """Units low to high of what goes into a layer [B, high - low]: of x, or of the layer below."""
-    if layer == 1:
+    if layer == 1 and not has_scale(network):
         stride = x.strides[0] // x.itemsize
         a = matrix(x, p.first * stride + low, p.rows, high - low, stride)
     else:
@@ -179,6 +182,15 @@ def outputs_of(network, work, p, layer):
     """What comes out of a layer [B, ld]."""
     ld = network.table[layer, LD]
     return matrix(work, layer % 2 * p.size, p.rows, ld, ld)
+
+
+@kernel
+def scale_inputs(x, network, work, p):
+    """The inputs times their scale, as what comes out of layer 0."""
+    a = outputs_of(network, work, p, 0)
+    for b in range(p.rows):
+        for i in range(x.shape[1]):
+            a[b, i] = x[p.first + b, i] * network.theta[network.table[0, GAIN] + i]
 
 
 @kernel
@@ -241,6 +253,8 @@ def predict_rows(out, x, network, work, p):
     last, stride = network.table.shape[0] - 1, x.strides[0] // x.itemsize
     inputs = matrix(x, p.first * stride, p.rows, x.shape[1], stride)
     finite = all_finite(inputs, fill(load(row_of(work, 0, lanes(work)), 0, 0), 0.0))
+    if has_scale(network):
+        scale_inputs(x, network, work, p)
     for layer in range(1, last):
         hidden_layer(x, network, work, p, layer)
     output_layer(x, network, work, p)
@@ -272,7 +286,7 @@ def predict(out, x, network, work):
     if out.shape[0] != n or out.shape[1] != table[table.shape[0] - 1, SIZE]:
         raise ValueError("out must have a row for each of x and a column for each output")
     widest = 0
-    for layer in range(1, table.shape[0]):
+    for layer in range(0 if has_scale(network) else 1, table.shape[0]):
         widest = max(widest, table[layer, LD])
     row_size = REGIONS * widest + LEVELS * table[table.shape[0] - 1, LD]
     most = min((work.shape[0] - widest) // row_size, MICRO_BATCH)

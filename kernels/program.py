@@ -13,8 +13,10 @@ from . import clip, machine
 from ._jit import entry, glue, kernel
 from .loss import borrowed_objective, row_weight
 from .network import Sink, backward, forward, gather, loss_and_delta
-from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale
+from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale, with_rate
 from .plan import (
+    TENSOR_COLUMN,
+    TENSOR_LAYER,
     TENSOR_LENGTH,
     TENSOR_OFFSET,
     Pass,
@@ -23,11 +25,13 @@ from .plan import (
     borrowed_samples,
     borrowed_workspace,
     logits_of,
+    rate_of,
 )
 from .random import shuffle
 from .simd import atomic_load, atomic_store, borrow, matrix
-from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, SAMPLES, STOP, barrier, share
+from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, PAUSE, SAMPLES, STOP, barrier, share
 
+AT_ONCE, AFTER_STEP = 1, 2  # what ABORT_EVEN and ABORT_ODD say: when all threads leave
 UPDATE_GRAIN = machine.CACHE_LINE  # elements: whole vectors of either dtype
 
 # columns of `history`
@@ -38,7 +42,9 @@ class Job(NamedTuple):
     """What to run: codes and sizes of loops. `optimizer` KEEP keeps the gradient, no update.
 
     `threads` are in the team. `batch_size` rows make a step. `clip` is a code of clip.py, `limit`
-    its norm. `first_epoch` and `first_step` tell where in a longer run this one begins.
+    its norm. `first_epoch` and `first_step` tell where in a longer run this one begins: `begin`
+    samples of its first epoch are done, whose order is `drawn` already or not. The last epoch ends
+    after `pause` samples, before its evaluation; 0: when it is finished.
     """
 
     threads: int
@@ -51,6 +57,9 @@ class Job(NamedTuple):
     limit: float
     first_epoch: int
     first_step: int
+    begin: int
+    drawn: int
+    pause: int
 
 
 @kernel
@@ -106,7 +115,8 @@ def update(plan, work, parameters, rule, job, team):
             g = matrix(parameters.gradient, offset + low, 1, high - low, high - low)
             if factor != 1.0:
                 scale(g, factor)
-            apply(rule, parameters, offset + low, high - low, g)
+            own = with_rate(rule, rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN]))
+            apply(own, parameters, offset + low, high - low, g)
     barrier(team, job.threads)
 
 
@@ -140,7 +150,9 @@ def step(
     plan, work, parameters, samples, order, job, objective, hyper, row, number, first, rows, team,
     totals, passes,
 ):  # fmt: skip
-    """One step of the optimizer on samples order[first:first + rows]; False if it was not finished.
+    """One step of the optimizer on samples order[first:first + rows].
+
+    Returns whether it was finished, whether it is to be the last, and the passes so far.
 
     A batch of at most plan.rows rows is one pass, in which the gradient becomes the update at once.
     A larger one, and one whose gradient is clipped by its norm, adds up the gradients of several
@@ -157,7 +169,7 @@ def step(
     groups, group, end = min(plan.groups, count), 0, 1
     if plan.groups > 1:
         group, end = share(groups, 1, work.member, job.threads)
-    going = True
+    going, is_last = True, False
     for part in range(group * count // groups, end * count // groups):
         if part == (group + 1) * count // groups:
             group += 1
@@ -165,10 +177,14 @@ def step(
         p = Pass(passes + part, min(plan.rows, rows - start), number, start, 0)
         abort = ABORT_ODD if p.number & 1 else ABORT_EVEN
         if work.thread == 0 and atomic_load(team, STOP):
-            atomic_store(team, abort, 1)
-        gather(plan, work, samples, order, first + start, p)
+            atomic_store(team, abort, AT_ONCE)
+        elif work.thread == 0 and atomic_load(team, PAUSE):
+            atomic_store(team, abort, AFTER_STEP)
+        gather(plan, work, parameters.theta, samples, order, first + start, p)
         forward(plan, work, parameters.theta, team, p)
-        if atomic_load(team, abort):  # set before a barrier in `forward`: all threads agree
+        when = atomic_load(team, abort)  # set before a barrier in `forward`: all threads agree
+        is_last = is_last or when == AFTER_STEP
+        if when == AT_ONCE:
             going = False
             break
         loss_and_delta(plan, work, samples, team, objective, p, 1.0 / weight if weight > 0 else 0.0)
@@ -191,10 +207,13 @@ def step(
         backward(plan, work, sink, upcoming, team, p)
     if plan.groups > 1:  # nobody is in a pass any more: what stopped one stops all
         barrier(team, job.threads)
-        is_stopped = atomic_load(team, ABORT_EVEN) or atomic_load(team, ABORT_ODD)
-        going = not (is_stopped or atomic_load(team, DIVERGED))
+        even, odd = atomic_load(team, ABORT_EVEN), atomic_load(team, ABORT_ODD)
+        is_last = even == AFTER_STEP or odd == AFTER_STEP
+        going = not (even == AT_ONCE or odd == AT_ONCE or atomic_load(team, DIVERGED))
+        if fused:
+            barrier(team, job.threads)  # all have read that before the next step writes to it
     if not going:
-        return False, passes
+        return False, True, passes
     if work.member == 0:
         loss, right, sum_of_weights = sum_parts(work.parts, count)
         totals[LOSS] += loss
@@ -205,7 +224,7 @@ def step(
     if not fused and job.optimizer != KEEP:
         barrier(team, job.threads)
         update(plan, work, parameters, rule, job, team)
-    return True, passes + count
+    return True, is_last, passes + count
 
 
 @glue
@@ -221,7 +240,7 @@ def evaluate(plan, work, theta, samples, objective, outputs, parts, team, thread
             return
         first = part * plan.rows
         p = Pass(part, min(plan.rows, total - first), 0, 0, 0)
-        gather(plan, work, samples, samples.chosen, first, p)
+        gather(plan, work, theta, samples, samples.chosen, first, p)
         forward(plan, work, theta, team, p)
         if outputs.shape[0] > 0:
             z = logits_of(plan, work, p)
@@ -234,13 +253,11 @@ def evaluate(plan, work, theta, samples, objective, outputs, parts, team, thread
 
 
 @kernel
-def finish_evaluation(parts, total, totals, team):
-    """Means over all passes, in their order, to the totals; NaN if stopped on the way."""
+def finish_evaluation(parts, total, totals):
+    """Means over all passes, in their order, to the totals."""
     loss, right, weight = sum_parts(parts, parts.shape[0])
     totals[VALIDATION_LOSS] = loss / weight if weight > 0 else math.nan
     totals[VALIDATION_ACCURACY] = right / total
-    if atomic_load(team, STOP):
-        totals[VALIDATION_LOSS], totals[VALIDATION_ACCURACY] = math.nan, math.nan
 
 
 @entry
@@ -268,10 +285,15 @@ def run(
     same for all. `alone` is the plan of a team of one, for evaluation; that is of the averaged
     parameters if there are any. `schedule` float64 [steps, 4] has the numbers of each step that
     `optimizer.make_rule` takes. `order` int64 [n] is scratch for the shuffle (samples.chosen if
-    there is none). `history` float64 [epochs, HISTORY], zero at the start, takes the means over
-    samples of loss and accuracy, of `samples` while training and of `others` after each epoch (NaN
-    where stopped before). With epochs = 0, evaluate once; history has one row then. Of `team`,
-    EPOCHS and SAMPLES tell how far it is, DIVERGED that a loss was not finite.
+    there is none). `history` float64 [epochs, HISTORY] takes the means over samples of loss and
+    accuracy, of `samples` while training and of `others` after each epoch. The row of an epoch that
+    is not finished has the sums so far; at the start it is zero, but for the first epoch's if that
+    has begun. With epochs = 0, evaluate once; history has one row then.
+
+    Of `team`, EPOCHS and SAMPLES tell how far it is, DIVERGED that a loss was not finite. STOP ends
+    the run before the next pass or within an evaluation, PAUSE after the running step. One that
+    begins there goes on with the same bits; after STOP not with batch norm, whose running
+    statistics have seen the pass that was cut off.
     """
     plan, work = borrowed_plan(plan), borrowed_workspace(work)
     alone, alone_work = borrowed_plan(alone), borrowed_workspace(alone_work)
@@ -292,25 +314,26 @@ def run(
     for epoch in range(max(job.epochs, 1)):
         totals = history[epoch]
         if job.epochs > 0:
-            if job.shuffled:
+            begin = job.begin if epoch == 0 else 0
+            is_cut = epoch == job.epochs - 1 and job.pause > 0
+            if job.shuffled and not (epoch == 0 and job.drawn):
                 if work.member == 0:
                     epoch_number = job.first_epoch + epoch
                     shuffle(order, samples.chosen, job.seed, epoch_number, team, STOP)
                 barrier(team, job.threads)
-            for first in range(0, total, job.batch_size):
+            for first in range(begin, job.pause if is_cut else total, job.batch_size):
                 rows = min(job.batch_size, total - first)
-                going, passes = step(
+                is_done, is_last, passes = step(
                     plan, work, parameters, samples, order, job, objective, hyper,
                     schedule[number], job.first_step + number, first, rows, team, totals, passes,
                 )  # fmt: skip
-                if not going:
-                    return
                 number += 1
-                if work.member == 0:
+                if is_done and work.member == 0:
                     atomic_store(team, SAMPLES, first + rows)
-            if work.member == 0:
-                totals[LOSS] /= totals[WEIGHT]
-                totals[ACCURACY] /= total
+                if is_last:
+                    return
+            if is_cut:
+                return
         if others.chosen.shape[0] > 0:
             barrier(team, job.threads)
             evaluate(
@@ -318,8 +341,13 @@ def run(
                 job.threads,
             )  # fmt: skip
             barrier(team, job.threads)
-            if work.member == 0:
-                finish_evaluation(parts, others.chosen.shape[0], totals, team)
+            if atomic_load(team, STOP):
+                continue  # to where all threads agree to stop, or to the end
         if work.member == 0:
+            if others.chosen.shape[0] > 0:
+                finish_evaluation(parts, others.chosen.shape[0], totals)
+            if job.epochs > 0:
+                totals[LOSS] /= totals[WEIGHT]
+                totals[ACCURACY] /= total
             atomic_store(team, SAMPLES, 0)
             atomic_store(team, EPOCHS, epoch + 1)

@@ -377,12 +377,17 @@ def sgd(theta: Array, g: Array, rule: Any) -> None:
     theta[...] = rule.shrink * theta.astype(np.float64) - rule.rate * g
 
 
+def without_subnormal(x: Array, like: Array) -> Array:
+    """x, or 0 where it is smaller than every normal number of `like`'s dtype."""
+    return np.where(np.abs(x) < np.finfo(like.dtype).tiny, 0, x)
+
+
 def momentum(theta: Array, m: Array, g: Array, rule: Any) -> None:
     """m <- decay m + g; theta <- shrink theta - (rate m + gradient_rate g).
 
     Polyak: rate is the learning rate, gradient_rate 0; Nesterov: decay times it, and it.
     """
-    m[...] = rule.decay_1 * m.astype(np.float64) + g
+    m[...] = without_subnormal(rule.decay_1 * m.astype(np.float64) + g, m)
     step = rule.rate * m.astype(np.float64) + rule.gradient_rate * g
     theta[...] = rule.shrink * theta.astype(np.float64) - step
 
@@ -399,7 +404,7 @@ def scaled(theta: Array, v: Array, g: Array, rule: Any) -> None:
     Adagrad: decay = gain = 1; RMSProp: gain = 1 - decay.
     """
     g = g.astype(np.float64)
-    v[...] = rule.decay_2 * v.astype(np.float64) + rule.gain_2 * g**2
+    v[...] = without_subnormal(rule.decay_2 * v.astype(np.float64) + rule.gain_2 * g**2, v)
     theta[...] = rule.shrink * theta.astype(np.float64) - rule.rate * g / denominator(v, rule)
 
 
@@ -411,8 +416,8 @@ def adam(theta: Array, m: Array, v: Array, g: Array, rule: Any) -> None:
     that m and v are freed of their start at zero. AdamW shrinks too; NAdam has a gradient_rate.
     """
     g = g.astype(np.float64)
-    m[...] = rule.decay_1 * m.astype(np.float64) + (1 - rule.decay_1) * g
-    v[...] = (1 - rule.gain_2) * v.astype(np.float64) + rule.gain_2 * g**2
+    m[...] = without_subnormal(rule.decay_1 * m.astype(np.float64) + (1 - rule.decay_1) * g, m)
+    v[...] = without_subnormal((1 - rule.gain_2) * v.astype(np.float64) + rule.gain_2 * g**2, v)
     step = (rule.rate * m.astype(np.float64) + rule.gradient_rate * g) / denominator(v, rule)
     theta[...] = rule.shrink * theta.astype(np.float64) - step
 
@@ -455,6 +460,7 @@ def shuffle(order: Array, chosen: Array, seed: int, epoch: int) -> None:
 class Layer:
     """U = A' W + b; Z = gain xhat + shift if there is a norm, else U; H = f(Z); A = H mask.
 
+    With an input_scale [..., I], U = A' diag(input_scale) W + b; the first layer may have one.
     weight [..., I, O]; bias, slope (of prelu), gain, shift [..., O]. `norm` is "batch", "layer" or
     "", `parameter` is of the activation. Batch norm takes the mean and variance [O] that are given,
     else those of the rows. `mask` [B, O] is that of dropout. The output layer has neither norm nor
@@ -475,6 +481,7 @@ class Layer:
     mask: Any = 1.0
     l2: float = 0.0
     l1: float = 0.0
+    input_scale: Any = None
 
 
 @dataclass(frozen=True)
@@ -507,6 +514,8 @@ def draw_mask(p: float, seed: int, step: int, layer: int, rows: int, units: int)
 
 def layer_forward(layer: Layer, a: Array) -> Values:
     """Z and A of a layer from the A [..., B, I] of the one below."""
+    if layer.input_scale is not None:
+        a = a * row(layer.input_scale)
     z, xhat, spread = a @ layer.weight + row(layer.bias), None, None
     if layer.norm:
         axis = -2 if layer.norm == "batch" else -1
@@ -580,6 +589,9 @@ def loss_and_gradient(
             gradient["gain"], gradient["shift"] = (dz * mine.xhat).sum(0), dz.sum(0)
             dz = norm_backward(layer, mine, dz * layer.gain)
         a = values[number - 1].a if number > 0 else X
+        if layer.input_scale is not None:
+            gradient["input_scale"] = (a * (dz @ layer.weight.T)).sum(0)
+            a = a * layer.input_scale
         gradient["weight"] = (
             a.T @ dz + layer.l2 * layer.weight + layer.l1 * np.sign(layer.weight.real)
         )

@@ -12,7 +12,7 @@ bounds: that is done in Python before a kernel is called.
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,6 +199,15 @@ def choose_less(a: Any, b: Any, yes: Any, no: Any) -> Any:
     return np.where(a < b, yes, no)
 
 
+def _call_avx512(builder: Any, vector: Vector, name: str, values: Sequence[Any]) -> Any:
+    """Call the instruction of that name on whole 64-byte vectors."""
+    suffix = "ps" if vector.dtype.bitwidth == 32 else "pd"
+    kind = ir.FunctionType(vector.llvm, [value.type for value in values])
+    full_name = f"llvm.x86.avx512.{name}.{suffix}.512"
+    function = cgutils.get_or_insert_function(builder.module, kind, full_name)
+    return builder.call(function, values)
+
+
 def _exponent(vector: Vector) -> tuple[int, int]:
     """Bits of the mantissa, and the bias of the exponent."""
     return (23, 127) if vector.dtype.bitwidth == 32 else (52, 1023)
@@ -206,7 +215,7 @@ def _exponent(vector: Vector) -> tuple[int, int]:
 
 def _emit_power_of_two(builder: Any, vector: Vector, n: Any) -> Any:
     # Adding 1.5 * 2**mantissa leaves n + bias in the low bits; the shift makes it the exponent.
-    if machine.HAS_SCALE:
+    if machine.HAS_AVX512:
         ones = ir.Constant(vector.llvm, [1.0] * vector.lanes)
         return _scale_instruction(builder, vector, ones, n)
     mantissa, bias = _exponent(vector)
@@ -229,12 +238,15 @@ def power_of_two(n: Any) -> Any:
     return np.ldexp(np.ones_like(n), n.astype(np.int32))
 
 
-def _guess(magic_of: dict[int, int], shift: int) -> Callable[..., Any]:
-    """Lowering to magic - (bits >> shift), read as a float."""
+def _guess(magic_of: dict[int, int], shift: int, instruction: str) -> Callable[..., Any]:
+    """Lowering to an instruction, or to magic - (bits >> shift), read as a float."""
 
     def lowering(typing: Any, a: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             vector = sig.args[0]
+            if machine.HAS_AVX512:
+                mask = ir.IntType(vector.lanes)
+                return _call_avx512(builder, vector, instruction, [*values, *values, mask(-1)])
             kind, count = vector.llvm_integers, vector.lanes
             bits = builder.bitcast(values[0], kind)
             bits = builder.lshr(bits, ir.Constant(kind, [shift] * count))
@@ -248,29 +260,40 @@ def _guess(magic_of: dict[int, int], shift: int) -> Callable[..., Any]:
 
 INVERSE_ROOT = {32: 0x5F3759DF, 64: 0x5FE6EB50C7B537A9}
 RECIPROCAL = {32: 0x7EF311C7, 64: 0x7FDE623822FC16E6}
+# relative errors of guesses
+GUESS_ROOT = 2.0**-14 if machine.HAS_AVX512 else 0.035
+GUESS_RECIPROCAL = 2.0**-14 if machine.HAS_AVX512 else 0.13
 
 
-def _meaning_of_guess(a: Any, magic_of: dict[int, int], shift: int) -> Any:
+def _meaning_of_guess(a: Any, exact: Any, magic_of: dict[int, int], shift: int) -> Any:
+    if machine.HAS_AVX512:
+        return exact
     kind = np.dtype(f"u{a.itemsize}")
     return (kind.type(magic_of[8 * a.itemsize]) - (a.view(kind) >> kind.type(shift))).view(a.dtype)
 
 
-@compiles_to(_guess(INVERSE_ROOT, 1))
+@compiles_to(_guess(INVERSE_ROOT, 1, "rsqrt14"))
 def guess_inverse_root(a: Any) -> Any:
-    """1 / sqrt(a) within 3.5 % for normal a > 0, after C. Lomont, "Fast inverse square root"."""
-    return _meaning_of_guess(a, INVERSE_ROOT, 1)
+    """1 / sqrt(a) within `GUESS_ROOT` for normal a > 0.
+
+    Without an instruction after C. Lomont, "Fast inverse square root" (2003).
+    """
+    return _meaning_of_guess(a, 1 / np.sqrt(a), INVERSE_ROOT, 1)
 
 
-@compiles_to(_guess(RECIPROCAL, 0))
+@compiles_to(_guess(RECIPROCAL, 0, "rcp14"))
 def guess_reciprocal(a: Any) -> Any:
-    """1 / a within 13 % for normal a > 0: its exponent changes sign, its mantissa is mirrored."""
-    return _meaning_of_guess(a, RECIPROCAL, 0)
+    """1 / a within `GUESS_RECIPROCAL` for normal a > 0 whose 1 / a is normal too.
+
+    Without an instruction the exponent changes its sign, and the mantissa is mirrored.
+    """
+    return _meaning_of_guess(a, 1 / a, RECIPROCAL, 0)
 
 
 def _scale(typing: Any, a: Any, n: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         vector = sig.args[0]
-        if machine.HAS_SCALE:
+        if machine.HAS_AVX512:
             return _scale_instruction(builder, vector, *values)
         # Two powers, since 2**n alone may lie outside the normal numbers where the result does not.
         magic = ir.Constant(vector.llvm, [1.5 * 2.0 ** _exponent(vector)[0]] * vector.lanes)
@@ -284,12 +307,8 @@ def _scale(typing: Any, a: Any, n: Any) -> Any:
 
 
 def _scale_instruction(builder: Any, vector: Vector, a: Any, n: Any) -> Any:
-    bits = vector.dtype.bitwidth
-    name = f"llvm.x86.avx512.mask.scalef.{'ps' if bits == 32 else 'pd'}.512"
-    mask = ir.IntType(vector.lanes)
-    kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3 + [mask, INT32])
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(function, [a, n, a, mask(-1), INT32(4)])  # all lanes, the current rounding
+    every, current_rounding = ir.IntType(vector.lanes)(-1), INT32(4)
+    return _call_avx512(builder, vector, "mask.scalef", [a, n, a, every, current_rounding])
 
 
 @compiles_to(_scale)

@@ -13,6 +13,7 @@ from .simd import atomic_add, atomic_load, atomic_store, pause
 LINE = machine.CACHE_LINE // 8
 (
     STOP,
+    PAUSE,
     ARRIVED,
     GENERATION,
     ABORT_EVEN,
@@ -21,7 +22,7 @@ LINE = machine.CACHE_LINE // 8
     SAMPLES,
     DIVERGED,
     LENGTH,
-) = range(0, 9 * LINE, LINE)
+) = range(0, 10 * LINE, LINE)
 
 SPINS, YIELDS = machine.SPINS, machine.YIELDS
 NAP = 50  # microseconds

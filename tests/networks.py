@@ -34,7 +34,8 @@ class Case:
 
     Depth 0 to 4; any activation with any parameter, in each layer another; any loss with any
     options; no norm, batch or layer norm in each layer; dropout of inputs and layers; l2 and l1 of
-    each layer; weights of the samples or none; `checkpoint_every` 1 to 3. One case in `WIDE` has
+    each layer; a scale of the inputs in a third; weights of the samples or none; `checkpoint_every`
+    1 to 3. One case in `WIDE` has
     more than 64 outputs, which the kernels split otherwise.
     """
 
@@ -80,6 +81,7 @@ def random_case(
         dropout=[random_dropout(rng) for _ in range(depth + 1)],
         l2=[random_penalty(rng) for _ in range(depth + 1)],
         l1=[0.0 if smooth else random_penalty(rng) for _ in range(depth + 1)],
+        input_scale=random_scale(seed),
         seed=int(rng.integers(2**63)),
         dtype=dtype,
     )
@@ -137,12 +139,18 @@ def random_penalty(rng: Rng) -> float:
     return float(rng.uniform(0.01, 0.2)) if rng.random() < 0.5 else 0.0
 
 
+def random_scale(seed: int) -> bool:
+    """True in a third of the cases, whatever else is drawn."""
+    return bool(np.random.default_rng([seed, 3]).random() < 1 / 3)
+
+
 def randomize(rng: Rng, net: fm.MLP) -> None:
     """Random parameters and running statistics, so that none has its special initial value."""
     for parameters in (*net.biases, *net.shifts):
         parameters[...] = rng.normal(size=parameters.shape) / 2
     for gains in (*net.gains, *net.running_variances):
         gains[...] = rng.uniform(0.5, 1.5, gains.shape)
+    net.input_scale[...] = rng.uniform(0.5, 1.5, net.input_scale.shape)
     for slopes in net.slopes:
         slopes[...] = slopes * rng.uniform(0.8, 1.2, slopes.shape)
     for means in net.running_means:
@@ -181,6 +189,7 @@ def small_cases() -> list[Case]:
         small_case("poisson", ["tanh"]),
         small_case("half_squared_error", [], count=300),
         small_case("softmax_cross_entropy", ["tanh"], count=20, inputs=64),
+        small_case("poisson", ["tanh"], inputs=19, dropout=[0.4, 0.0], input_scale=True),
     ]
 
 

@@ -261,7 +261,7 @@ BAD_SETTINGS: list[tuple[str, list[Any], type[Exception]]] = [
     ("average", ["0.9", True], TypeError),
     ("checkpoint_every", [0, -2], ValueError),
     ("checkpoint_every", [2.0, None], TypeError),
-    ("after_epoch", [3, "print"], TypeError),
+    ("callbacks", [3, "print", print, [3], [fm.EarlyStopping()]], TypeError),
 ]
 
 

@@ -176,8 +176,8 @@ network.multiply_transposed = counting(network.multiply_transposed)
 for sizes in ([32, 16], [32, 48, 16], [16, 32, 48, 80], [16, *[16] * 9, 16]):
     for every in (1, 2, 3, 4, 20):
         net = fm.MLP(sizes, loss="squared_error")
-        X, y = np.ones((7, sizes[0])), np.ones((7, sizes[-1]))
-        cost = fm.complexity(sizes, 7, checkpoint_every=every)
+        X, y = np.ones((9, sizes[0])), np.ones((9, sizes[-1]))
+        cost = fm.complexity(sizes, 9, checkpoint_every=every)
         count = 0
         net.evaluate(X, y)
         assert count == cost.forward, (sizes, every, count, cost.forward)

@@ -431,7 +431,7 @@ def test_lipschitz_steps_decrease_what_is_trained(settings: dict[str, Any]) -> N
     losses = [net.loss_and_gradient(X, y)[0]]
     fit(
         net, X, y, optimizer=GradientDescent("lipschitz"), epochs=8,
-        after_epoch=lambda net, _: losses.append(net.loss_and_gradient(X, y)[0]),
+        callbacks=[lambda training: losses.append(training.net.loss_and_gradient(X, y)[0])],
     )  # fmt: skip
     assert (np.diff(losses) < 0).all()
 

@@ -245,11 +245,13 @@ def test_recorder() -> None:
     recorder(net)
     recorder(net)
 
-    def after_epoch(net: fm.MLP, history: fm.History) -> None:
-        recorder(net, history)
-        seen.append([w.copy() for w in net.weights])
-
-    fm.fit(net, X, y, epochs=3, after_epoch=after_epoch)
+    fm.fit(
+        net,
+        X,
+        y,
+        epochs=3,
+        callbacks=[recorder, lambda t: seen.append([w.copy() for w in t.net.weights])],
+    )
     assert len(recorder.flows) == 5
     assert recorder.flows[-1] != recorder.flows[-2]
     assert recorder.flows[0].layers[0].weight_update is None
@@ -270,7 +272,7 @@ def test_recorder_is_what_fit_calls() -> None:
     X, y = samples(60, 4)
     weights = np.arange(1.0, 61.0)
     net, recorder = fm.MLP([4, 6, 3]), fm.FlowRecorder(X, y, sample_weight=weights)
-    fm.fit(net, X, y, epochs=2, optimizer=fm.SGD(100.0), after_epoch=recorder)
+    fm.fit(net, X, y, epochs=2, optimizer=fm.SGD(100.0), callbacks=[recorder])
     assert len(recorder.flows) == 2
     assert any("smaller learning rate" in text for text in recorder.flows[1].warnings)
     alone = fm.gradient_flow(net, X, y, sample_weight=weights)
@@ -281,7 +283,7 @@ def test_weights_that_were_zero_have_no_relative_update() -> None:
     X, y = samples(60, 4)
     net, recorder = fm.MLP([4, 3], initializer="zeros"), fm.FlowRecorder(X, y)
     recorder(net)
-    fm.fit(net, X, y, epochs=1, after_epoch=recorder)
+    fm.fit(net, X, y, epochs=1, callbacks=[recorder])
     (layer,) = recorder.flows[1].layers
     assert layer.relative_update is None
     assert layer.weight_update > 0

@@ -89,6 +89,12 @@ BROKEN = {
         ("fill(total, 0.0) if is_centered else total", "fill(total, 0.0)"),
         ("if count < rows:", "if False:"),
         ("places[n] = features[n] - first", "places[n] = n"),
+        ("multiply_by(da, da, input_mask_of(plan, work, p, low, high))", "pass"),
+        ("scale_columns(part, part, row_of(plan, theta, 0, GAIN, low, high))", "pass"),
+    ],
+    "scale.py": [
+        ("low + i] * da[b, i]", "low + i]"),
+        ("load(da, b, j), total)", "load(da, b, j), load(da, b, j))"),
     ],
     "gemm.py": [
         ("dst[q, p * v + n, m] =", "dst[q, p * v + v - 1 - n, m] ="),

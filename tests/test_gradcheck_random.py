@@ -122,5 +122,8 @@ def test_all_combinations_are_drawn() -> None:
     }
     assert {len(net.norm) for net in nets} == {0, 1, 2, 3, 4}
     assert {net.layer_sizes[-1] > 64 for net in nets} == {True, False}
+    assert {(net.architecture.input_scale, any(net.dropout[:1])) for net in nets} == {
+        *((True, True), (True, False), (False, True), (False, False))
+    }
     assert {case.checkpoint_every for case in cases} == {1, 2, 3}
     assert {case.sample_weight is None for case in cases} == {True, False}

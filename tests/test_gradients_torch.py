@@ -118,6 +118,7 @@ def test_cases_cover_what_they_should() -> None:
     assert {len(case.X) > machine.MICRO_BATCH for case in cases} == {True, False}
     assert {case.sample_weight is None for case in cases} == {True, False}
     assert {case.checkpoint_every for case in cases} == {1, 2, 3, 5}
+    assert {net.architecture.input_scale for net in nets} == {True, False}
     for kind in ("dropout", "l2", "l1"):
         assert {any(getattr(net, kind)) for net in nets} == {True, False}
 

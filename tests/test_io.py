@@ -44,6 +44,7 @@ def rich_net() -> fm.MLP:
         dropout=[0.1, 0.2, 0.0, 0.4],
         l2=[0.1, 0.2, 0.3, 0.4],
         l1=[0.0, 0.01, 0.02, 1 / 3],
+        input_scale=True,
         seed=2**62 + 1,
         dtype="float64",
     )
@@ -127,6 +128,7 @@ def test_names_of_the_tensors(tmp_path: Path) -> None:
     _, tensors = read_parts(tmp_path / "net")
     shapes = {name: array.shape for name, array in tensors.items()}
     assert shapes == {
+        "input_scale": (3,),
         "layers.0.weight": (3, 5),
         "layers.0.bias": (5,),
         "layers.0.slope": (1,),
@@ -256,6 +258,7 @@ def test_other_programs_can_read_the_file(saved: Path) -> None:
         "dropout": [0.0, 0.0],
         "l2": [0.0, 0.0],
         "l1": [0.0, 0.0],
+        "input_scale": False,
         "dtype": "float32",
         "seed": 3,
         "metadata": {"class_names": '["one", "zwei", "tr\\u00eas"]'},
@@ -352,6 +355,8 @@ def test_file_of_another_program(saved: Path) -> None:
         (having(l2=[0.1]), "l2 must be one number, or one for each of the 2 layers, got 1"),
         (having(l1=[0.1, -0.1]), r"l1\[1\] must be in"),
         (having(l1={"0": 1}), "l1 .* a list of numbers"),
+        (having(input_scale=1), "input_scale .* true or false"),
+        (having(input_scale=True), "tensors are missing: input_scale"),
         (having(dtype="float64"), r"layers\.0\.weight must be F64 of .* got F32"),
         (having(dtype="float16"), "dtype .* float32 or float64, got 'float16'"),
         (having(dtype=["float32"]), "dtype .* float32 or float64"),

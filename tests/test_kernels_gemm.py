@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fastmlp.kernels import gemm, machine, optimizer, reference
 from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
-from fastmlp.kernels.simd import matrix, panels
+from fastmlp.kernels.simd import lanes, matrix, panels
 
 FUSED = machine.HAS_FMA and not JIT_DISABLED
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -105,6 +105,19 @@ def descend(memory, c, a, b, rate, chosen):
 
 
 @kernel
+def multiply_rows(memory, c, a, b, cut):
+    """As the deltas of few rows are made: a b^T, the columns of both cut in two."""
+    c, a, b = matrix_at(memory, c), matrix_at(memory, a), panels_at(memory, b)
+    v = lanes(a)
+    for n in range(0, c.shape[1], 4):
+        for m in range(0, c.shape[0], 2):
+            sums = gemm.no_row_products(c)
+            sums = gemm.add_row_products(sums, a[:, : cut * v], m, b[:cut], n)
+            sums = gemm.add_row_products(sums, a[:, cut * v :], m, b[cut:], n)
+            gemm.store_row_products(c, m, n, sums, b.shape[1] - n)
+
+
+@kernel
 def pack(memory, dst, src, j):
     gemm.pack(panels_at(memory, dst), matrix_at(memory, src), j)
 
@@ -171,9 +184,9 @@ PRODUCTS = pytest.mark.parametrize("product", [multiply, multiply_transposed])
 @PRODUCTS
 @settings(max_examples=40, deadline=None)
 @given(
-    rows=st.integers(1, 40),
+    rows=st.integers(1, 4) | st.integers(1, 40),
     depth=st.integers(1, 70) | st.integers(120, 300),
-    vectors=st.integers(1, 9),
+    vectors=st.integers(1, 9) | st.integers(15, 18),
     packed=st.booleans(),
     start_rows=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
@@ -290,6 +303,32 @@ def test_descent_has_the_bits_of_product_and_step(
     np.testing.assert_allclose(result, exact, rtol=eps, atol=20 * eps)
     untouched = np.setdiff1d(np.arange(inputs), chosen)
     np.testing.assert_array_equal(result[untouched], before[untouched])
+
+
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    units=st.integers(1, 40),
+    vectors=st.integers(1, 9),
+    data=st.data(),
+)
+def test_products_of_rows(
+    dtype: type, rows: int, units: int, vectors: int, data: st.DataObject
+) -> None:
+    """Exact, zero in the padding, nothing else written, wherever the columns are cut."""
+    rng = np.random.default_rng(rows + units)
+    columns = vectors * vector_lanes(dtype)
+    memory = Memory(dtype, rng)
+    a = memory.place(rows, columns, whole_numbers(rng, rows, columns))
+    b = memory.place(units, columns, whole_numbers(rng, units, columns), packed=True)
+    c = memory.place(rows, -(-units // 4) * 4)
+    expected = memory.copy()
+    multiply_rows(memory.array, c, a, b, data.draw(st.integers(0, vectors)))
+    result = np.zeros((rows, c.columns))
+    result[:, :units] = expected[a] @ expected[b].T
+    expected[c] = result
+    assert_same(memory, expected)
 
 
 @DTYPES

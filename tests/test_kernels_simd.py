@@ -20,6 +20,8 @@ from fastmlp.kernels import machine
 from fastmlp.kernels import team as kernel_team
 from fastmlp.kernels._jit import kernel
 from fastmlp.kernels.simd import (
+    GUESS_RECIPROCAL,
+    GUESS_ROOT,
     absolute,
     atomic_add,
     atomic_load,
@@ -91,8 +93,8 @@ def test_guesses(dtype: type) -> None:
     x = np.ldexp(np.linspace(1, 2, 64, dtype=dtype), exponents[:, None]).reshape(1, -1)
     roots, reciprocals = np.empty_like(x), np.empty_like(x)
     guesses(roots, reciprocals, x)
-    np.testing.assert_allclose(roots * np.sqrt(x), 1, rtol=0.035)
-    np.testing.assert_allclose(reciprocals * x, 1, rtol=0.13)
+    np.testing.assert_allclose(roots * np.sqrt(x), 1, rtol=GUESS_ROOT)
+    np.testing.assert_allclose(reciprocals * x, 1, rtol=GUESS_RECIPROCAL)
 
 
 @kernel

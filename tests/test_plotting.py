@@ -169,7 +169,7 @@ def test_gradient_flow() -> None:
     X, y = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 2
     net, recorder = fm.MLP([4, 5, 5, 2]), fm.FlowRecorder(X, y)
     recorder(net)
-    fm.fit(net, X, y, epochs=2, after_epoch=recorder)
+    fm.fit(net, X, y, epochs=2, callbacks=[recorder])
     axes = plot_gradient_flow(recorder).axes
     assert [panel.get_ylabel() for panel in axes] == [
         "activation", "delta", "weight gradient", "relative update"

@@ -76,6 +76,39 @@ def test_nothing_happens(capsys: Capture) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_bar_in_a_notebook(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm", reason="the bar needs the extra notebook")
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    with progress() as bar:
+        bar.compiling("compiling kernels")
+        bar.update(0, 50, fm.History())
+        bar.update(1, 0, history(1))
+        bar.update(3, 0, history(3))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "compiling kernels" in err
+    last = err.rstrip("\n").split("\r")[-1]
+    assert "epoch 3/3: 100%" in last
+    assert "300/300" in last
+    assert "loss 0.1250 val 0.2250 acc 80.00 %" in last
+
+
+def test_a_notebook_without_tqdm(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with progress() as bar:
+        bar.update(3, 0, history(3))
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_what_was_shown_before_is_not_again(capsys: Capture) -> None:
+    bar = Progress(True, epochs=3, samples_per_epoch=100, classifier=True, validation=True, begun=2)
+    with bar:
+        bar.update(3, 0, history(3))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("epoch 3/3")
+
+
 def test_one_line_an_epoch(capsys: Capture) -> None:
     with progress() as bar:
         bar.compiling("compiling kernels (float32): 0.1 s")

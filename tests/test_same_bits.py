@@ -58,11 +58,11 @@ def test_trainings(seed: int, dtype: str) -> None:
     assert training(seed, dtype, threads=2) == expected
     assert training(seed, dtype, threads=3, checkpoint_every=2) == expected
     assert (
-        training(seed, dtype, threads=2, checkpoint_every=3, after_epoch=print_nothing) == expected
+        training(seed, dtype, threads=2, checkpoint_every=3, callbacks=[print_nothing]) == expected
     )
 
 
-def print_nothing(net: fm.MLP, history: fm.History) -> None:
+def print_nothing(training: fm.callbacks.Training) -> None:
     """Have `fit` come back to Python after each epoch."""
 
 
@@ -77,6 +77,26 @@ def test_gradients(seed: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> Non
             loss, gradient = case.net.loss_and_gradient(**case.samples, checkpoint_every=every)
             results.add((loss, gradient.flat.tobytes()))
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 9])
+def test_few_rows_of_wide_layers(rows: int) -> None:
+    """Their deltas are made without transposing W: the same for any team, and as of many rows."""
+    rng = np.random.default_rng(rows)
+    X, y = rng.normal(size=(rows, 7)), rng.integers(5, size=rows)
+
+    def wide() -> fm.MLP:
+        return fm.MLP([7, 130, 401, 390, 5], activation="tanh", dtype="float64", seed=rows)
+
+    results = []
+    for threads in (1, 2, 3):
+        net = wide()
+        fm.fit(net, X, y, batch_size=rows, epochs=3, threads=threads)
+        results.append(net.theta.tobytes())
+    assert results[0] == results[1] == results[2]
+    _, few = wide().loss_and_gradient(X, y)
+    _, many = wide().loss_and_gradient(np.tile(X, (16, 1)), np.tile(y, 16))
+    np.testing.assert_allclose(few.flat, many.flat, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(40))

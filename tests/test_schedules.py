@@ -9,6 +9,7 @@ import pytest
 from fastmlp.schedules import (
     Constant,
     Cosine,
+    CosineLog,
     Exponential,
     InverseScaling,
     OneCycle,
@@ -37,6 +38,8 @@ ALL = [
     InverseScaling(0.5),
     Cosine(0.5),
     Cosine(0.5, 0.1, steps=7),
+    CosineLog(0.5),
+    CosineLog(0.5, cycles=2, steps=7),
     WarmUp(Cosine(0.5), steps=6),
     WarmUp(Step(0.5, every=1), steps=6, start=0.25),
     OneCycle(0.5),
@@ -81,6 +84,17 @@ def test_cosine_stays_at_its_minimum() -> None:
 
 def test_cosine_without_steps_takes_them_all() -> None:
     np.testing.assert_array_equal(curve(Cosine(1.0), 33), curve(Cosine(1.0, steps=33), 33))
+
+
+def test_cosine_log_has_waves_each_twice_as_long() -> None:
+    """The first ends after 1 of 15 parts, the second after 3, the third after 7."""
+    rates = np.array(curve(CosineLog(2.0, steps=1500), 1600))
+    np.testing.assert_allclose(rates[[0, 100, 300, 700]], 0.0, atol=1e-30)
+    assert (rates[1500:] < 1e-30).all()
+    tops = np.flatnonzero((rates[1:-1] > rates[:-2]) & (rates[1:-1] >= rates[2:])) + 1
+    expected = [100 * (2 ** (wave + 0.5) - 1) for wave in range(4)]
+    np.testing.assert_allclose(tops, expected, atol=1.0)
+    np.testing.assert_allclose(rates[tops], 2.0, rtol=1e-3)
 
 
 def test_warm_up_is_linear_and_wraps_anything() -> None:
@@ -200,6 +214,7 @@ def test_warm_up_passes_the_plateaus_on() -> None:
         (lambda **s: InverseScaling(**{"rate": 1.0, **s}), "power", [0.0, 1.0], [-0.1]),
         (lambda **s: Cosine(**{"rate": 1.0, **s}), "rate", [0.5], [0.0]),
         (lambda **s: Cosine(**{"rate": 1.0, **s}), "minimum", [0.0, 1.0], [-0.1, 1.1]),
+        (lambda **s: CosineLog(**{"rate": 1.0, **s}), "rate", [0.5], [0.0]),
         (lambda **s: WarmUp(**{"schedule": 1.0, "steps": 2, **s}), "schedule", [0.5], [0.0]),
         (lambda **s: WarmUp(**{"schedule": 1.0, "steps": 2, **s}), "steps", [1], [0]),
         (lambda **s: WarmUp(**{"schedule": 1.0, "steps": 2, **s}), "start", [0.0], [-0.1, 1.0]),
@@ -225,7 +240,7 @@ def test_ranges(make: Callable[..., Schedule], name: str, good: list[Any], bad: 
             make(**{name: value})
 
 
-@pytest.mark.parametrize("make", [Cosine, OneCycle])
+@pytest.mark.parametrize("make", [Cosine, CosineLog, OneCycle])
 def test_steps(make: Any) -> None:
     for value in (0, -1):
         with pytest.raises(ValueError, match=r"^steps must be at least 1"):

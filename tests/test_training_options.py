@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastmlp as fm
+from fastmlp.callbacks import Training
 from fastmlp.kernels import machine
 
 Array = np.ndarray
@@ -142,7 +143,7 @@ def test_averaged_parameters() -> None:
     start = net.theta.copy()
     raw = net.clone()
     settings: dict[str, Any] = {"optimizer": fm.SGD(0.05), "batch_size": None, "epochs": 5}
-    fm.fit(raw, X, TARGETS, after_epoch=lambda n, _: thetas.append(n.theta.copy()), **settings)
+    fm.fit(raw, X, TARGETS, callbacks=[lambda t: thetas.append(t.net.theta.copy())], **settings)
     history = fm.fit(net, X, TARGETS, average=0.8, validation=(X, TARGETS), **settings)
     mean = start
     for theta in thetas:
@@ -157,8 +158,8 @@ def test_averaged_parameters() -> None:
 def test_early_stopping_restores_the_best() -> None:
     seen: list[tuple[float, Array]] = []
 
-    def record(net: fm.MLP, history: fm.History) -> None:
-        seen.append((history.val_loss[-1], net.theta.copy()))
+    def record(training: Training) -> None:
+        seen.append((training.history.val_loss[-1], training.net.theta.copy()))
 
     net = classifier(seed=4)
     history = fm.fit(
@@ -169,7 +170,7 @@ def test_early_stopping_restores_the_best() -> None:
         epochs=200,
         validation=(X[30:], LABELS[30:]),
         early_stopping=fm.EarlyStopping(patience=4),
-        after_epoch=record,
+        callbacks=[record],
     )
     best = int(np.argmin([loss for loss, _ in seen]))
     assert history.stopped_early
@@ -217,7 +218,7 @@ def test_coming_back_to_python_changes_nothing(
     settings: dict[str, Any] = {"epochs": 12, "optimizer": fm.NAdam(), "batch_size": 16}
     net, each = classifier(**options), classifier(**options)
     history = fm.fit(net, X, LABELS, **settings)
-    other = fm.fit(each, X, LABELS, after_epoch=lambda *_: None, **settings)
+    other = fm.fit(each, X, LABELS, callbacks=[lambda _: None], **settings)
     np.testing.assert_array_equal(net.theta, each.theta)
     np.testing.assert_array_equal(net.running, each.running)
     assert history.loss == other.loss
@@ -389,7 +390,7 @@ def test_lbfgs_refuses_what_it_cannot_minimize() -> None:
         {"clip_global_norm": 1.0},
         {"average": 0.9},
         {"checkpoint_every": 2},
-        {"after_epoch": print},
+        {"callbacks": [print]},
     ],
 )
 def test_lbfgs_refuses_what_it_would_ignore(given: dict[str, Any]) -> None:
@@ -440,16 +441,16 @@ def test_a_step_that_spoils_the_parameters_is_named() -> None:
 # Python between the epochs
 
 
-@pytest.mark.parametrize("where", ["after_epoch", "monitor"])
+@pytest.mark.parametrize("where", ["callbacks", "monitor"])
 def test_ctrl_c_in_a_users_function_ends_the_run(where: str) -> None:
-    def interrupt(net: fm.MLP, history: fm.History | None = None) -> float:
-        seen.append(net.theta.copy())
+    def interrupt(where: Any) -> float:
+        seen.append(getattr(where, "net", where).theta.copy())
         if len(seen) == 3:
             raise KeyboardInterrupt
         return -float(len(seen))
 
     seen: list[Array] = []
-    how: dict[str, Any] = {"after_epoch": interrupt}
+    how: dict[str, Any] = {"callbacks": [interrupt]}
     if where == "monitor":
         how = {"early_stopping": fm.EarlyStopping(interrupt, restore_best=False)}
     net = classifier()
@@ -461,11 +462,11 @@ def test_ctrl_c_in_a_users_function_ends_the_run(where: str) -> None:
 
 def test_a_function_that_is_false_is_called_after_each_epoch() -> None:
     class Recorder(list[int]):
-        def __call__(self, net: fm.MLP, history: fm.History) -> None:
-            self.append(len(history))
+        def __call__(self, training: Training) -> None:
+            self.append(len(training.history))
 
     recorder = Recorder()
-    fm.fit(classifier(), X, LABELS, epochs=20, after_epoch=recorder)
+    fm.fit(classifier(), X, LABELS, epochs=20, callbacks=[recorder])
     assert recorder == list(range(1, 21))
 
 

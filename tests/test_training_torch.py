@@ -4,6 +4,7 @@ FASTMLP_TEST_CASES sets how many, see `torch_model`; a training takes far longer
 every tenth of them is made here. The samples keep their order, so that both see the same batches.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -96,6 +97,12 @@ OPTIMIZERS: dict[str, tuple[Callable[[Any], fm.Optimizer], Callable[..., Any]]] 
 }
 RATES = {"sgd": 0.01, "momentum": 0.002, "nesterov": 0.005, "adagrad": 0.01}
 
+
+def coslog4(t: float) -> float:
+    """The paper's schedule, at the share t of the training."""
+    return 0.5 * (1.0 - math.cos(2.0 * math.pi * math.log2(1.0 + 15.0 * t)))
+
+
 # our schedule for a rate and the steps of an epoch and of the training, and PyTorch's
 SCHEDULES: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     "constant": (lambda rate, per_epoch, total: rate, None),
@@ -118,6 +125,10 @@ SCHEDULES: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
         lambda optimizer, total: lr_scheduler.OneCycleLR(
             optimizer, optimizer.param_groups[0]["lr"], total, cycle_momentum=False
         ),
+    ),
+    "cosine log": (
+        lambda rate, per_epoch, total: schedules.CosineLog(rate),
+        lambda optimizer, total: lr_scheduler.LambdaLR(optimizer, lambda s: coslog4(s / total)),
     ),
     "warm-up": (
         lambda rate, per_epoch, total: schedules.WarmUp(rate, steps=30, start=0.2),
@@ -147,6 +158,8 @@ SCHEDULES: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
         ),
     ),
 }
+# what they make of a group's rate is in proportion to it
+PROPORTIONAL = ["constant", "step", "exponential", "cosine log", "warm-up", "warm-up, then cosine"]
 BY_EPOCH = (lr_scheduler.StepLR, lr_scheduler.ExponentialLR, lr_scheduler.ReduceLROnPlateau)
 CLIPS = [{}, {"clip_value": 0.02}, {"clip_norm": 0.1}, {"clip_global_norm": 0.3}]
 
@@ -180,7 +193,7 @@ def training_of(
         case,
         held_out,
         make(make_schedule(rate, per_epoch, total)),
-        lambda parameters: torch_make(parameters, lr=rate),
+        lambda parameters: torch_make([{"params": [p]} for p in parameters], lr=rate),
         torch_schedule and (lambda optimizer: torch_schedule(optimizer, total)),
         batch_size,
         epochs,
@@ -191,7 +204,7 @@ def training_of(
 def our_path(training: Training, threads: int = 1) -> Path:
     net, path = training.case.net.clone(), Path()
 
-    def record(net: fm.MLP, history: fm.History) -> None:
+    def record(net: fm.MLP) -> None:
         path.states.append(
             {tensor.name: tensor.view(net.theta).copy() for tensor in net.layout.tensors}
             | {tensor.name: tensor.view(net.running).copy() for tensor in net.layout.running}
@@ -207,14 +220,32 @@ def our_path(training: Training, threads: int = 1) -> Path:
         shuffle=False,
         validation=(held_out.X, held_out.y),
         checkpoint_every=training.case.checkpoint_every,
-        after_epoch=record,
+        callbacks=[lambda training: record(training.net)],
         threads=threads,
         **training.options,
     )
-    record(net, history)  # where it ends: after early stopping not in the last epoch
+    record(net)  # where it ends: after early stopping not in the last epoch
     path.loss.extend(history.loss)
     path.val_loss.extend(history.val_loss)
     return path
+
+
+def factor_of(name: str, options: dict[str, Any]) -> float:
+    """The factor on the learning rate of the tensor of that name."""
+    *layer, kind = name.split(".")
+    factor = options.get("learning_rate_factors", {}).get(kind, 1.0)
+    return factor[int(layer[1])] if isinstance(factor, list) else factor
+
+
+def random_factors(rng: np.random.Generator, net: fm.MLP) -> dict[str, Any]:
+    """Of each kind that the network has, one factor or one for each layer, or none."""
+    factors: dict[str, Any] = {}
+    for kind in dict.fromkeys(tensor.kind for tensor in net.layout.tensors):
+        layers = len(net.weights) - (kind not in ("weight", "bias"))
+        drawn = rng.choice([0.0, 0.1, 0.5, 2.0], 1 if kind == "input_scale" else layers).tolist()
+        if rng.random() < 2 / 3:
+            factors[kind] = drawn[0] if kind == "input_scale" or rng.random() < 0.5 else drawn
+    return factors
 
 
 def clip(parameters: list[Any], clip_value: float, clip_norm: float, clip_global: float) -> None:
@@ -236,6 +267,8 @@ def their_path(training: Training) -> Path:
     averaged.running = model.running
     parameters = list(model.parameters.values())
     optimizer = training.torch_optimizer(parameters)
+    for name, group in zip(model.parameters, optimizer.param_groups, strict=True):
+        group["lr"] *= factor_of(name, options)
     scheduler = training.torch_scheduler and training.torch_scheduler(optimizer)
     x, y = torch.tensor(training.case.X), torch.tensor(training.case.y)
     weight = training.case.sample_weight
@@ -337,10 +370,15 @@ def random_training(seed: int) -> Training:
         options["average"] = float(rng.uniform(0.3, 0.99))
     if rng.random() < 0.3:
         options["early_stopping"] = fm.EarlyStopping(patience=int(rng.integers(1, 4)))
+    case, held_out = problem(seed)
+    schedule = str(rng.choice(list(SCHEDULES)))
+    if schedule in PROPORTIONAL:
+        options["learning_rate_factors"] = random_factors(rng, case.net)
     return training_of(
-        *problem(seed),
+        case,
+        held_out,
         list(OPTIMIZERS)[seed % len(OPTIMIZERS)],
-        str(rng.choice(list(SCHEDULES))),
+        schedule,
         batch_size=int(rng.integers(8, 25)),
         **options,
     )
@@ -373,6 +411,7 @@ NORMED = fm.MLP(
         {"accumulate": 2},
         {"average": 0.9},
         {"early_stopping": fm.EarlyStopping(patience=2)},
+        {"learning_rate_factors": {"weight": [0.5, 2.0, 0.1], "bias": 3.0, "shift": [0.0, 2.0]}},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -400,7 +439,8 @@ def test_plateaus_are_met() -> None:
 def test_random_trainings_cover_what_they_should() -> None:
     trainings = [random_training(seed) for seed in range(100)]
     assert {option for training in trainings for option in training.options} == {
-        *("clip_value", "clip_norm", "clip_global_norm", "accumulate", "average", "early_stopping")
+        *("clip_value", "clip_norm", "clip_global_norm", "accumulate", "average", "early_stopping"),
+        "learning_rate_factors",
     }
     nets = [training.case.net for training in trainings]
     assert {type(norm) for net in nets for norm in net.norm} == {

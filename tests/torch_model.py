@@ -74,6 +74,7 @@ def wide_case(
         dropout=[networks.random_dropout(rng) for _ in range(depth + 1)],
         l2=[networks.random_penalty(rng) for _ in range(depth + 1)],
         l1=[networks.random_penalty(rng) for _ in range(depth + 1)],
+        input_scale=networks.random_scale(seed),
         seed=int(rng.integers(2**63)),
         dtype="float64",
     )
@@ -125,7 +126,7 @@ class TorchMLP:
             draw_mask(mask, net.dropout[layer], net.seed, step, layer, first_row, 0)
             return a * torch.from_numpy(mask[:, : a.shape[1]])
 
-        a = dropped(x, 0)
+        a = dropped(x * self.parameters.get("input_scale", 1.0), 0)
         for layer, f in enumerate(net.activation, 1):
             z = self._normalized(self._affine(a, layer), layer, training)
             a = dropped(self._activated(z, f, layer), layer)

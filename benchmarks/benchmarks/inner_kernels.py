@@ -13,8 +13,22 @@ from numba import njit
 
 from fastmlp.kernels._jit import OPTIONS
 from fastmlp.kernels.activation import activation_backward, activation_forward
-from fastmlp.kernels.gemm import multiply, multiply_transposed, transpose
-from fastmlp.kernels.machine import CACHE_LINE, VECTOR_BYTES
+from fastmlp.kernels.gemm import (
+    add_row_products,
+    multiply,
+    multiply_transposed,
+    next_width,
+    no_row_products,
+    store_row_products,
+    transpose,
+)
+from fastmlp.kernels.machine import (
+    CACHE_LINE,
+    DEPTH_BLOCK,
+    FEW_ROWS,
+    VECTOR_BYTES,
+    WIDE_OUTPUT,
+)
 from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, store
 from fastmlp.kernels.team import barrier
 
@@ -46,20 +60,45 @@ def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs
 
 @njit(**OPTIONS)
 def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, batch, inputs, outputs):
-    """dA [B, I] = dZ [B, O] W^T, W^T made first; dA in a block for each owner of columns."""
+    """dA [B, I] = dZ [B, O] W^T, W^T made in blocks; dA in a block for each owner of columns.
+
+    For few rows of wide outputs W is not transposed, as in training.
+    """
     v, (top, bottom, low, high) = lanes(da), part
     rows, width, ld = bottom - top, high - low, padded(dz, outputs)
     for _ in range(times):
-        if rows * width > 0:
-            transposed = panels(wt, low * ld, width // v, ld, ld * v, v)
-            own = panels(w, low * v, ld // v, min(high, inputs) - low, inputs * v, v)
-            transpose(transposed, own)
-            multiply(
-                matrix(da, low * batch + top * width, rows, width, width),
-                matrix(dz, top * ld, rows, outputs, ld),
-                transposed,
-                matrix(zeros, 0, 1, width, width),
-            )
+        if rows * width > 0 and batch <= FEW_ROWS and ld >= WIDE_OUTPUT:
+            c = matrix(da, low * batch + top * width, rows, width, width)
+            a = matrix(dz, top * ld, rows, ld, ld)
+            own = panels(w, 0, ld // v, inputs, inputs * v, v)
+            for n in range(low, high, 4):
+                for m in range(0, rows, 2):
+                    sums = add_row_products(no_row_products(c), a, m, own, n)
+                    store_row_products(c, m, n - low, sums, inputs - n)
+        elif rows * width > 0:
+            j = low
+            while j < high:
+                vectors = next_width((high - j) // v)
+                end, depth = j + vectors * v, DEPTH_BLOCK // vectors
+                c = matrix(da, low * batch + top * width + j - low, rows, end - j, width)
+                start = matrix(zeros, 0, 1, end - j, end - j)
+                for k in range(0, outputs, depth):
+                    count = min(depth, outputs - k)
+                    rounded = padded(dz, count)
+                    block = panels(wt, low * ld, vectors, rounded, rounded * v, v)
+                    own = panels(
+                        w,
+                        k * inputs + j * v,
+                        rounded // v,
+                        min(end, inputs) - j,
+                        inputs * v,
+                        v,
+                    )
+                    transpose(block, own)
+                    a = matrix(dz, top * ld + k, rows, count, ld)
+                    multiply(c, a, panels(wt, low * ld, vectors, count, rounded * v, v), start)
+                    start = c
+                j = end
         barrier(team, threads)
 
 

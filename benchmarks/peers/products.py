@@ -1,9 +1,9 @@
 """The three products of a layer against GEMM of OpenBLAS and MKL, over a grid of shapes.
 
-Ours are those of training, on its layouts: forward adds the bias, backward transposes W first, and
-on two threads both meet after each product; GEMM of the libraries is the product alone, on
-row-major matrices. Every side runs in compiled loops and, given two threads, may use one alone: the
-libraries decide by themselves, ours takes the faster.
+Ours are those of training, on its layouts: forward adds the bias, backward transposes W first (or,
+for few rows, takes products of rows), and on two threads both meet after each product; GEMM of the
+libraries is the product alone, on row-major matrices. Every side runs in compiled loops and, given
+two threads, may use one alone: the libraries decide by themselves, ours takes the faster.
 """
 
 import itertools

@@ -1,0 +1,151 @@
+"""The encoder of tables: the paper's formulas, what counts as a category, scikit-learn's rules."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason='needs scikit-learn: pip install "fastmlp[sklearn]"')
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastmlp import TabularEncoder
+
+NAN = float("nan")
+
+
+@pytest.mark.filterwarnings("ignore:Skipping check")
+@parametrize_with_checks([TabularEncoder(), TabularEncoder(categorical_features=None)])  # type: ignore[untyped-decorator]
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_numbers_are_scaled_and_clipped() -> None:
+    """Entry by entry as the paper has it, for a train and a test table."""
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(40, 3)) ** 3, 10 * rng.normal(size=(7, 3)) ** 3
+    encoder = TabularEncoder().fit(train)
+    found = encoder.transform(test)
+    for j in range(3):
+        column = np.sort(train[:, j])
+        q25, q75 = (
+            column[9] + 0.75 * (column[10] - column[9]),
+            column[29] + 0.25 * (column[30] - column[29]),
+        )
+        median = (column[19] + column[20]) / 2
+        for i in range(7):
+            x = (test[i, j] - median) / (q75 - q25)
+            assert found[i, j] == pytest.approx(x / (1 + (x / 3) ** 2) ** 0.5, rel=1e-12)
+    assert (np.abs(found) < 3).all()
+    assert np.abs(found).max() > 2.5
+
+
+def test_columns_without_quartiles_and_constant_ones() -> None:
+    x = np.zeros((20, 2))
+    x[3, 0], x[:, 1] = 5.0, 7.0
+    encoder = TabularEncoder().fit(x)
+    np.testing.assert_allclose(encoder.factors_, [1 / 2.5, 0.0])
+    out = encoder.transform([[5.0, 7.0], [0.0, 8.0]])
+    np.testing.assert_allclose(out, [[2 / np.sqrt(1 + 4 / 9), 0.0], [0.0, 0.0]], rtol=1e-15)
+
+
+def one_hot(columns: list[Any], train: list[Any], test: list[Any]) -> Any:
+    """What the columns became before scaling, of the test table."""
+    encoder = TabularEncoder(categorical_features=columns)
+    encoder.fit(np.array(train, dtype=object))
+    x = encoder.transform(np.array(test, dtype=object))
+    scaled = x / np.sqrt(1 - (x / 3) ** 2)  # the clipping undone
+    return (scaled / encoder.factors_ + encoder.medians_).round(12)
+
+
+def test_categories_become_columns() -> None:
+    train = [["b"], ["a"], ["c"], ["a"], [None], ["b"], [NAN]]
+    found = one_hot([0], train, [["a"], ["b"], ["c"], ["d"], [None], [NAN]])
+    expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_two_categories_are_one_and_minus_one() -> None:
+    train = [["yes"], ["no"], ["no"], [None], ["yes"]]
+    found = one_hot([0], train, [["no"], ["yes"], ["perhaps"], [None]])
+    np.testing.assert_array_equal(found, [[1], [-1], [0], [0]])
+
+
+def test_numbers_may_be_categories() -> None:
+    train = np.array([[1.0, 5.0], [2.0, 6.0], [NAN, 7.0], [3.0, 9.0]])
+    encoder = TabularEncoder(categorical_features=[0]).fit(train)
+    assert [None if c is None else c.tolist() for c in encoder.categories_] == [[1, 2, 3], None]
+    assert encoder.transform(train).shape == (4, 4)
+    assert encoder.get_feature_names_out().tolist() == ["x0_1.0", "x0_2.0", "x0_3.0", "x1"]
+    for same in ([True, False], np.array([0]), [-2]):
+        other = TabularEncoder(categorical_features=same).fit_transform(train)
+        np.testing.assert_array_equal(other, encoder.transform(train))
+
+
+def frame_of(library: str) -> Any:
+    frames = pytest.importorskip(library)
+    data = {
+        "size": [1.0, 2.0, 4.0, 8.0],
+        "colour": ["red", "green", None, "blue"],
+        "is_new": [True, False, True, True],
+        "kind": ["x", "y", "x", "y"],
+    }
+    frame = frames.DataFrame(data)
+    if library == "pandas":
+        return frame.astype({"kind": "category"})
+    return frame.with_columns(frames.col("kind").cast(frames.Categorical))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames(library: str) -> None:
+    frame = frame_of(library)
+    encoder = TabularEncoder().fit(frame)
+    names = ["size", "colour_blue", "colour_green", "colour_red", "is_new", "kind"]
+    assert encoder.get_feature_names_out().tolist() == names
+    assert encoder.feature_names_in_.tolist() == ["size", "colour", "is_new", "kind"]
+    out = encoder.transform(frame)
+    assert out.shape == (4, 6)
+    assert (out[2, 1:4] == encoder.transform(frame[2:3])[0, 1:4]).all()
+    by_name = TabularEncoder(categorical_features=["colour", "kind"]).fit(frame)
+    np.testing.assert_array_equal(by_name.transform(frame), out)
+    with pytest.raises(ValueError, match="there are no columns \\['shape'\\]"):
+        TabularEncoder(categorical_features=["shape"]).fit(frame)
+    with pytest.raises(ValueError, match="feature names"):
+        encoder.transform(frame[["colour", "size", "is_new", "kind"]])
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        TabularEncoder(categorical_features=["kind"]).fit(frame)
+
+
+def test_set_output() -> None:
+    frame = frame_of("pandas")
+    encoder = TabularEncoder().set_output(transform="pandas")
+    out = encoder.fit_transform(frame)
+    assert list(out.columns) == encoder.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(out, TabularEncoder().fit_transform(frame))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("auto", "must be 'from_dtype', None or a list of columns, got 'auto'"),
+        ([True], r"a bool for each of 2 columns, got shape \(1,\)"),
+        ([2], r"there are no columns \[2\]"),
+        ([-3], r"there are no columns \[-1\]"),
+    ],
+)
+def test_wrong_columns(columns: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TabularEncoder(categorical_features=columns).fit(np.ones((3, 2)))
+
+
+def test_missing_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="contains NaN"):
+        TabularEncoder().fit([[1.0], [NAN]])
+    with pytest.raises(NotFittedError):
+        TabularEncoder().transform([[1.0]])
+
+
+def test_single_precision_is_kept() -> None:
+    x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    assert TabularEncoder().fit_transform(x).dtype == np.float32
+    assert TabularEncoder().fit_transform(x.tolist()).dtype == np.float64
