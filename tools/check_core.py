@@ -37,7 +37,14 @@ NEEDS: dict[str, list[Callable[[], object]]] = {
         lambda: fm.plot_samples(X[:2], (28, 28)),
     ],
     "scipy": [lambda: fm.fit(fm.MLP([784, 3]), X, y, optimizer=fm.LBFGS())],
+    "sklearn": [
+        lambda: fm.MLPClassifier,
+        lambda: fm.MLPRegressor,
+        lambda: fm.TabularEncoder,
+    ],
+    "tensorboard": [lambda: fm.TensorBoard("runs")],
 }
+OPTIONAL = {"notebook"}  # without it, something looks plainer
 
 
 def check_environment() -> None:
@@ -71,7 +78,7 @@ def refusal(function: Callable[[], object]) -> str:
 def check_extras() -> None:
     """Each extra is asked for by its name where it is missing."""
     extras = set(metadata.metadata("fastmlp").get_all("Provides-Extra", [])) - FOR_DEVELOPERS
-    unknown = extras ^ {*NEEDS, "cli"}
+    unknown = extras ^ {*NEEDS, *OPTIONAL, "cli"}
     assert not unknown, f"extras that this file and pyproject.toml do not agree on: {unknown}"
     said = {extra: [refusal(function) for function in NEEDS[extra]] for extra in NEEDS}
     command = Path(sys.executable).with_name("fastmlp")
