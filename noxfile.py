@@ -5,6 +5,8 @@ run away from the checkout: nothing passes because of a file that is not shipped
 """
 
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -15,13 +17,23 @@ nox.options.default_venv_backend = "virtualenv"
 
 ROOT = Path(__file__).parent
 CONFIG = ROOT / "pyproject.toml"
-DEV_REQUIREMENTS = nox.project.load_toml(CONFIG)["project"]["optional-dependencies"]["dev"]
+EXTRAS = nox.project.load_toml(CONFIG)["project"]["optional-dependencies"]
 
 
 def install_tools(session: nox.Session, *names: str) -> None:
-    """Install tools at the versions that the ``dev`` extra asks for."""
-    by_name = {re.split(r"[^\w-]", text)[0]: text for text in DEV_REQUIREMENTS}
+    """Install tools at the versions that the extras ``dev`` and ``docs`` ask for."""
+    by_name = {re.split(r"[^\w-]", text)[0]: text for text in (*EXTRAS["docs"], *EXTRAS["dev"])}
     session.install(*(by_name[name] for name in names))
+
+
+def build_into(session: nox.Session, folder: Path) -> Path:
+    """Build the source archive and from it the wheel, in the folder; return the wheel."""
+    install_tools(session, "build")
+    for old in (*folder.glob("fastmlp-*.tar.gz"), *folder.glob("fastmlp-*.whl")):
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", str(folder), str(ROOT), silent=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def install_wheel(session: nox.Session, *extras: str) -> None:
@@ -29,10 +41,7 @@ def install_wheel(session: nox.Session, *extras: str) -> None:
 
     By way of the archive, so that no leftover of an earlier build in the checkout gets in.
     """
-    install_tools(session, "build")
-    folder = Path(session.create_tmp())
-    session.run("python", "-m", "build", "--outdir", str(folder), str(ROOT), silent=True)
-    (wheel,) = folder.glob("*.whl")
+    wheel = build_into(session, Path(session.create_tmp()))
     session.install(f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
     # pip takes an installed wheel of the same version for this one, and nox -R installs nothing.
     session.run(
@@ -106,6 +115,28 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build dist/, check what is in it, and that it works without any extra."""
+    install_tools(session, "twine")
+    wheel = build_into(session, ROOT / "dist")
+    session.run("twine", "check", "--strict", *map(str, sorted(wheel.parent.glob("fastmlp-*"))))
+    session.run("python", str(ROOT / "tools" / "check_contents.py"), str(wheel.parent))
+    fresh = Path(session.create_tmp(), "core")
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    python = str(fresh / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    session.chdir(fresh)
+    session.run(python, "-I", str(ROOT / "tools" / "check_core.py"), external=True)
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Show what the fragments say (towncrier; at a release: -- build --version 1.2.3)."""
+    install_tools(session, "towncrier")
+    session.run("towncrier", *(session.posargs or ["build", "--draft", "--version", "Unreleased"]))
+
+
+@nox.session
 def tables(session: nox.Session) -> None:
     """Compare preset="tabular" with other defaults and write docs/tables.md."""
     install_wheel(session, "sklearn")
@@ -116,7 +147,13 @@ def tables(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every Python block of README.md and docs/*.md on the installed wheel."""
+    """Build the site in build/site and run its notebooks; a warning is an error (Sphinx).
+
+    The code blocks of all other pages run in the tests: ``nox -s tests -- -k test_docs``.
+    """
     install_wheel(session, "docs")
-    session.chdir(session.create_tmp())
-    session.run("pytest", str(ROOT / "tests" / "test_docs.py"), *session.posargs)
+    shutil.rmtree(ROOT / "docs" / "reference" / "api", ignore_errors=True)
+    session.run(
+        *("sphinx-build", "-q", "-W", "--keep-going", "-E", "-a", "-b", "html"),
+        *(str(ROOT / "docs"), str(ROOT / "build" / "site"), *session.posargs),
+    )

@@ -4,18 +4,6 @@ Values are drawn in float64, layer by layer, and then cast to the network's dtyp
 one seed agree in float32 and float64 up to rounding. Every function here takes a source of random
 numbers, the inputs and the outputs of a layer, and returns a new array ``(n_in, n_out)``; one of
 your own may do the same.
-
-References
-----------
-.. [1] Y. LeCun, L. Bottou, G. B. Orr, K.-R. Müller: Efficient BackProp. 1998.
-.. [2] X. Glorot, Y. Bengio: Understanding the difficulty of training deep feedforward neural
-   networks. AISTATS 2010.
-.. [3] K. He, X. Zhang, S. Ren, J. Sun: Delving Deep into Rectifiers: Surpassing Human-Level
-   Performance on ImageNet Classification. ICCV 2015.
-.. [4] A. M. Saxe, J. L. McClelland, S. Ganguli: Exact solutions to the nonlinear dynamics of
-   learning in deep linear neural networks. ICLR 2014.
-.. [5] G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter: Self-Normalizing Neural Networks.
-   NeurIPS 2017.
 """
 
 import math
@@ -61,9 +49,16 @@ _RECTIFIERS = frozenset(
 
 
 def lecun_normal(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.float64]:
-    """Draw ``W[i, o] ~ N(0, 1 / n_in)``: a linear layer keeps the variance of its inputs [1]_.
+    """Draw ``W[i, o] ~ N(0, 1 / n_in)``: a linear layer keeps the variance of its inputs.
 
-    SELU's fixed point needs it [5]_.
+    SELU's fixed point needs it.
+
+    References
+    ----------
+    Y. LeCun, L. Bottou, G. B. Orr, K.-R. Müller: Efficient BackProp. 1998.
+
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter: Self-Normalizing Neural Networks.
+    NeurIPS 2017.
 
     Examples
     --------
@@ -75,7 +70,11 @@ def lecun_normal(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.
 
 
 def lecun_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.float64]:
-    """Draw ``W[i, o] ~ U(-limit, limit)``, ``limit = sqrt(3 / n_in)``: variance ``1 / n_in`` [1]_.
+    """Draw ``W[i, o] ~ U(-limit, limit)``, ``limit = sqrt(3 / n_in)``: variance ``1 / n_in``.
+
+    References
+    ----------
+    Y. LeCun, L. Bottou, G. B. Orr, K.-R. Müller: Efficient BackProp. 1998.
 
     Examples
     --------
@@ -87,7 +86,12 @@ def lecun_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np
 
 
 def glorot_normal(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.float64]:
-    """Draw ``W[i, o] ~ N(0, 2 / (n_in + n_out))``: the variance of `glorot_uniform` [2]_.
+    """Draw ``W[i, o] ~ N(0, 2 / (n_in + n_out))``: the variance of `glorot_uniform`.
+
+    References
+    ----------
+    X. Glorot, Y. Bengio: Understanding the difficulty of training deep feedforward neural networks.
+    AISTATS 2010.
 
     Examples
     --------
@@ -102,7 +106,7 @@ def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.flo
     """Draw weights from a normal distribution, for layers that a rectifier follows.
 
     ``W[i, o] ~ N(0, 2 / n_in)``: the variance of the signal stays the same from layer to layer
-    when half of it is cut off by a rectifier ([3]_, equation 10).
+    when half of it is cut off by a rectifier.
 
     Parameters
     ----------
@@ -115,6 +119,11 @@ def he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.flo
     -------
     NDArray[np.float64]
         New array of shape ``(n_in, n_out)``.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren, J. Sun: Delving Deep into Rectifiers: Surpassing Human-Level
+    Performance on ImageNet Classification. ICCV 2015, equation 10.
 
     Examples
     --------
@@ -130,8 +139,7 @@ def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[n
     """Draw weights from a uniform distribution, for symmetric or linear layers.
 
     ``W[i, o] ~ U(-limit, limit)`` with ``limit = sqrt(6 / (n_in + n_out))``: the compromise
-    between keeping the variance of the signal forward and of the gradient backward
-    ([2]_, equation 16).
+    between keeping the variance of the signal forward and of the gradient backward.
 
     Parameters
     ----------
@@ -145,6 +153,11 @@ def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[n
     NDArray[np.float64]
         New array of shape ``(n_in, n_out)``.
 
+    References
+    ----------
+    X. Glorot, Y. Bengio: Understanding the difficulty of training deep feedforward neural networks.
+    AISTATS 2010, equation 16.
+
     Examples
     --------
     >>> rng = np.random.Generator(np.random.Philox(0))
@@ -156,7 +169,12 @@ def glorot_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[n
 
 
 def he_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.float64]:
-    """Draw ``W[i, o] ~ U(-limit, limit)``, ``limit = sqrt(6 / n_in)``: variance ``2 / n_in`` [3]_.
+    """Draw ``W[i, o] ~ U(-limit, limit)``, ``limit = sqrt(6 / n_in)``: variance ``2 / n_in``.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren, J. Sun: Delving Deep into Rectifiers: Surpassing Human-Level
+    Performance on ImageNet Classification. ICCV 2015.
 
     Examples
     --------
@@ -170,10 +188,15 @@ def he_uniform(rng: np.random.Generator, n_in: int, n_out: int) -> NDArray[np.fl
 def orthogonal(
     rng: np.random.Generator, n_in: int, n_out: int, gain: float = 1.0
 ) -> NDArray[np.float64]:
-    """Draw ``gain`` times a matrix with orthonormal rows or columns, whichever are fewer [4]_.
+    """Draw ``gain`` times a matrix with orthonormal rows or columns, whichever are fewer.
 
     Of all such matrices, each is equally probable: it is the Q of a normal matrix's factors Q R,
     with signs such that R has a positive diagonal (F. Mezzadri, Notices of the AMS 54, 2007).
+
+    References
+    ----------
+    A. M. Saxe, J. L. McClelland, S. Ganguli: Exact solutions to the nonlinear dynamics of learning
+    in deep linear neural networks. ICLR 2014.
 
     Examples
     --------

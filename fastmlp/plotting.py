@@ -3,15 +3,16 @@
 The figures are made without pyplot: they need no display, touch no global state and need not be
 closed. Every function here takes `path`, an image file to write, whose ending chooses the format,
 such as ``.png``, ``.svg`` or ``.pdf`` (None writes nothing), and returns the
-`matplotlib.figure.Figure`, to change or to save again. Every one raises ImportError if matplotlib
-is not installed, ValueError if it does not know the format, and OSError if `path` cannot be
-written.
+`matplotlib.figure.Figure`, to change or to save again; notebooks show it. Every one raises
+ImportError if matplotlib is not installed, ValueError if it does not know the format, and OSError
+if `path` cannot be written.
 """
 
 import math
 import os
 import reprlib
 from collections.abc import Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -356,7 +357,16 @@ def new_figure() -> "Figure":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('plots need matplotlib: pip install "fastmlp[plot]"') from error
-    return Figure(layout="constrained", dpi=150)
+
+    class Picture(Figure):
+        """A figure that a notebook shows, though pyplot does not know it."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Picture(layout="constrained", dpi=150)
 
 
 def _panels(count: int) -> "tuple[Figure, list[Axes]]":

@@ -5,10 +5,8 @@ ordinary `MLP`. docs/tables.md lists every ingredient and where it comes from.
 
 References
 ----------
-.. [1] D. Holzmüller, L. Grinsztajn, I. Steinwart: Better by default: strong pre-tuned MLPs and
-   boosted trees on tabular data. NeurIPS 2024.
-.. [2] A. Jacot, F. Gabriel, C. Hongler: Neural tangent kernel: convergence and generalization in
-   neural networks. NeurIPS 2018.
+D. Holzmüller, L. Grinsztajn, I. Steinwart: Better by default: strong pre-tuned MLPs and
+boosted trees on tabular data. NeurIPS 2024.
 """
 
 import math
@@ -94,12 +92,17 @@ def settings(net: MLP, samples: int) -> dict[str, Any]:
     the rates are `CosineLog` waves up to 0.04 for a classifier, else 0.07, times factors:
 
     With the NTK parametrisation z = a V / sqrt(n_in) + b, Adam moves V by its learning rate,
-    whatever the size of the gradient, so W = V / sqrt(n_in) by the rate / sqrt(n_in) [2]_. (Adam's
+    whatever the size of the gradient, so W = V / sqrt(n_in) by the rate / sqrt(n_in). (Adam's
     epsilon would be sqrt(n_in) times as large.) Biases have 0.1, the scale of the inputs 6.
 
     "binary_cross_entropy" has one output z where softmax has two, z = z_2 - z_1, with gradients
     that are opposite numbers: from zeros both move alike in opposite directions, so z moves twice
     as far. For that the factors of the last layer are doubled.
+
+    References
+    ----------
+    A. Jacot, F. Gabriel, C. Hongler: Neural tangent kernel: convergence and generalization in
+    neural networks. NeurIPS 2018.
 
     Examples
     --------

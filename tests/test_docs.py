@@ -1,16 +1,20 @@
-"""Every Python block of README.md and docs/*.md runs, in order, in one namespace a file.
+"""The documentation: every Python block runs, and the reference has every public name.
 
 A block is what a fence that says exactly ``python`` encloses. Later blocks of a file see the names
-of earlier ones, as a reader does.
+of earlier ones, as a reader does. The cells of notebooks, ``{code-cell}``, run when the site is
+built: ``nox -s docs``.
 """
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+import fastmlp as fm
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,3 +40,13 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     namespace = {"__name__": "__main__"}
     for block in python_blocks(page.read_text(encoding="utf-8")):
         exec(compile(block, str(page), "exec"), namespace)
+
+
+def test_reference_has_every_public_name():
+    pages = (ROOT / "docs" / "reference").glob("*.rst")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    listed = set(re.findall(r"^   ([\w.]+)$", text, re.MULTILINE))
+    names = {name for name in fm.__all__ if not inspect.ismodule(getattr(fm, name))}
+    assert names - listed == set()
+    assert {name for name in fm.schedules.__all__ if name[0].isupper()} - listed == set()
+    assert {*fm.initializers.NAMES} - listed == {"xavier_normal", "xavier_uniform"}

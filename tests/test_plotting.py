@@ -49,6 +49,10 @@ def test_regression_without_validation() -> None:
     assert panel.get_legend() is None
 
 
+def test_notebooks_show_figures_that_pyplot_does_not_know() -> None:
+    assert plot_history(CLASSIFIER)._repr_png_().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("history", [fm.History(), fm.History(loss=[0.5], accuracy=[0.5])])
 def test_short_runs(history: fm.History, tmp_path: Path) -> None:
     plot_history(history, tmp_path / "p.png")
