@@ -155,6 +155,7 @@ def test_train_and_evaluate_in_a_pipe(insects: Path) -> None:
     assert message == "standard input has no column 'length'; its columns: a, insect"
 
 
+@pytest.mark.jit
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell of Unix")
 def test_closed_pipe() -> None:
     """Who has seen enough, such as head, gets no traceback."""
@@ -401,6 +402,7 @@ def test_exported_datasets_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None
 # Measuring
 
 
+@pytest.mark.jit
 def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "_ROUND_SECONDS", 0.0)
     monkeypatch.setattr(bench, "_SAMPLES", 64)
