@@ -37,6 +37,8 @@ NEEDS: dict[str, list[Callable[[], object]]] = {
         lambda: fm.plot_samples(X[:2], (28, 28)),
     ],
     "scipy": [lambda: fm.fit(fm.MLP([784, 3]), X, y, optimizer=fm.LBFGS())],
+    "onnx": [lambda: net.to_onnx("net.onnx"), lambda: fm.MLP.from_onnx("net.onnx")],
+    "parquet": [lambda: fm.datasets.read("table.parquet", target="y")],
     "sklearn": [
         lambda: fm.MLPClassifier,
         lambda: fm.MLPRegressor,
