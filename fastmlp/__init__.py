@@ -28,7 +28,7 @@ with paused():
     from .training import fit
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, datasets, io, tabular
+    from . import callbacks, checkpoints, datasets, exchange, io, tabular
     from .callbacks import (
         Callback,
         CSVLogger,
@@ -115,6 +115,7 @@ __all__ = [
     "checkpoints",
     "complexity",
     "datasets",
+    "exchange",
     "explore_flow",
     "fit",
     "gradient_check",
@@ -145,7 +146,7 @@ __all__ = [
 # beyond `import numba`: they are imported when somebody asks for them.
 _MODULES = {
     *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "estimators"),
-    *("gradcheck", "io", "plotting", "tabular"),
+    *("exchange", "gradcheck", "io", "plotting", "tabular"),
 }
 _HOMES = {
     **dict.fromkeys(("CSVLogger", "Callback", "JSONLinesLogger", "TensorBoard"), "callbacks"),

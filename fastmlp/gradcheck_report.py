@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._html import html_table
+
 Array = NDArray[Any]
 
 FRACTION = 1e-2  # of the whole gradient: a smaller tensor is judged as if it had this norm
@@ -117,13 +119,34 @@ class GradientCheckReport:
         is_close = single is None or single < SINGLE_TOLERANCE
         return tensor.relative_error < self.tolerance and is_close
 
-    def __str__(self) -> str:
-        width = max(len(tensor.name) for tensor in self.tensors)
+    def _verdict(self) -> str:
         left_out = f", {self.excluded} left out at kinks" if self.excluded else ""
-        lines = [
+        return (
             f"gradient check {'passed' if self.ok else 'FAILED'}: {self.method}, "
             f"relative error {self.relative_error:.1e}, tolerance {self.tolerance:.0e}, "
-            f"{self.n_parameters} parameters{left_out}, epsilon {self.epsilon:.0e}",
+            f"{self.n_parameters} parameters{left_out}, epsilon {self.epsilon:.0e}"
+        )
+
+    def _repr_html_(self) -> str:
+        titles = ["", "tensor", "shape", "rel. error", "max. diff."]
+        rows = [
+            [
+                "" if self._passes(tensor) else "!",
+                tensor.name,
+                str(tensor.shape),
+                f"{tensor.relative_error:.1e}",
+                f"{tensor.max_abs_difference:.1e}",
+            ]
+            for tensor in self.tensors
+        ]
+        failed = (tensor for tensor in self.tensors if not self._passes(tensor))
+        details = [f"{tensor.name}: {line}" for tensor in failed for line in _details(tensor)]
+        return html_table([titles, *rows], [self._verdict(), *details])
+
+    def __str__(self) -> str:
+        width = max(len(tensor.name) for tensor in self.tensors)
+        lines = [
+            self._verdict(),
             f"  {'tensor':<{width}}  {'shape':>12}  {'rel. error':>10}  "
             f"{'max. diff.':>10}  {'at':>12}  {'analytic':>13}  {'numeric':>13}",
         ]

@@ -77,13 +77,21 @@ class History:
         return f"History({', '.join([f'{epochs} in {self.seconds:.2f} s', *last, *state])})"
 
     def __str__(self) -> str:
+        return "\n".join(format_table(self._rows()))
+
+    def _repr_html_(self) -> str:
+        from ._html import html_table  # only notebooks need it
+
+        return html_table(self._rows(), [repr(self)])
+
+    def _rows(self) -> list[list[str]]:
         columns = [(name, values) for name, values in self._series() if values]
         rows = [["epoch", *(name for name, _ in columns)]]
         for epoch in range(len(self)):
             rows.append([str(epoch + 1), *(format_number(values[epoch]) for _, values in columns)])
         if len(self) > _SHOWN:
             rows[1 + _SHOWN // 2 : -(_SHOWN // 2)] = [["..."] * len(rows[0])]
-        return "\n".join(format_table(rows))
+        return rows
 
     def _series(self) -> tuple[tuple[str, list[float]], ...]:
         return (
@@ -94,12 +102,12 @@ class History:
         )
 
 
-def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a line for each row, its cells aligned on the right in columns."""
+def format_table(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Return a line for each row: its cells in columns, so many of them aligned on the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    forms = [f"{'<' if number < left else '>'}{width}" for number, width in enumerate(widths)]
     return [
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
-        for row in rows
+        "  ".join(f"{cell:{form}}" for cell, form in zip(row, forms, strict=True)) for row in rows
     ]
 
 

@@ -50,7 +50,9 @@ FORMAT = "fastmlp-2"
 """Version of the file format; it changes whenever older readers would misread a file."""
 
 _FIRST_FORMAT = "fastmlp-1"
-_HEADER_KEY = "fastmlp"
+HEADER_KEY = "fastmlp"
+"""The entry of a file's metadata that describes the network."""
+
 _SAFETENSORS_DTYPES = {"float32": "F32", "float64": "F64"}
 _NORMS: dict[str, type[BatchNorm] | type[LayerNorm]] = {"batch": BatchNorm, "layer": LayerNorm}
 
@@ -87,14 +89,25 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
     ...     fm.MLP.load(f"{folder}/net.safetensors").layer_sizes
     (4, 8, 3)
     """
-    header = {"format": FORMAT, **describe(net)}
-    values = {
-        tensor.name: np.ascontiguousarray(tensor.view(flat))
-        for tensor, flat in _places(net.layout, net.theta, net.running)
-    }
-    _check_values(values)
-    content = to_safetensors(values, {_HEADER_KEY: to_json(header)})
+    header = header_of(net)
+    values = {tensor.name: np.ascontiguousarray(array) for tensor, array in tensors_of(net)}
+    content = to_safetensors(values, {HEADER_KEY: header})
     replace_file(os.fspath(path), content)
+
+
+def header_of(net: "MLP") -> str:
+    """Return what describes a network apart from its parameters, as JSON.
+
+    Raises
+    ------
+    TypeError
+        ``net.metadata`` is not a dictionary of strings.
+    ValueError
+        A parameter is NaN or infinite or a running variance negative.
+    """
+    header = {"format": FORMAT, **describe(net)}
+    check_values({tensor.name: array for tensor, array in tensors_of(net)})
+    return to_json(header)
 
 
 def describe(net: "MLP") -> dict[str, Any]:
@@ -173,18 +186,17 @@ def load(path: str | os.PathLike[str]) -> "MLP":
         net = MLP(**arguments, initializer="zeros")
     except (SafetensorError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"cannot load {path!r} as a network: {error}") from error
-    for tensor, flat in _places(net.layout, net.theta, net.running):
-        tensor.view(flat)[...] = values[tensor.name]
+    for tensor, view in tensors_of(net):
+        view[...] = values[tensor.name]
+    net.layout.spread(net.theta)
     net.metadata.update(metadata)
     return net
 
 
-def _places(
-    layout: Layout, theta: NDArray[Any], running: NDArray[Any]
-) -> Iterator[tuple[Tensor, NDArray[Any]]]:
-    """Each tensor of a network, and the vector it lies in."""
-    yield from ((tensor, theta) for tensor in layout.tensors)
-    yield from ((tensor, running) for tensor in layout.running)
+def tensors_of(net: "MLP") -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    """Each tensor of a network, parameters and running statistics, and its view of the values."""
+    yield from ((tensor, tensor.view(net.theta)) for tensor in net.layout.tensors)
+    yield from ((tensor, tensor.view(net.running)) for tensor in net.layout.running)
 
 
 def _describe(norm: BatchNorm | LayerNorm | None) -> dict[str, Any] | None:
@@ -236,7 +248,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str,
     # Any: the stub of safe_open has no types for its methods.
     opened: Any = safe_open(path, framework="numpy")
     with opened as file:
-        header = _parse_header(file.metadata())
+        header = parse_header(file.metadata())
         metadata = header.pop("metadata")
         layout = Layout.of(
             Architecture(
@@ -257,7 +269,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str,
             found[name] = (part.get_dtype(), tuple(part.get_shape()))
         _check_tensors(found, {t.name: t.shape for t in expected}, header["dtype"])
         values = {tensor.name: file.get_tensor(tensor.name) for tensor in expected}
-    _check_values(values)
+    check_values(values)
     return header, values, metadata
 
 
@@ -281,7 +293,8 @@ def _check_tensors(
             )
 
 
-def _check_values(values: Mapping[str, NDArray[Any]]) -> None:
+def check_values(values: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ValueError if a number is not finite, or a running variance negative."""
     for name, array in values.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds NaN or infinity")
@@ -294,16 +307,16 @@ def _first_few(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _parse_header(metadata: dict[str, str] | None) -> dict[str, Any]:
+def parse_header(metadata: dict[str, str] | None) -> dict[str, Any]:
     """Return the arguments of a network and its metadata from those of the file, all checked."""
-    if not metadata or _HEADER_KEY not in metadata:
+    if not metadata or HEADER_KEY not in metadata:
         raise ValueError(
-            f"its metadata has no entry {_HEADER_KEY!r}, so another program wrote the file"
+            f"its metadata has no entry {HEADER_KEY!r}, so another program wrote the file"
         )
     try:
-        header = json.loads(metadata[_HEADER_KEY])
+        header = json.loads(metadata[HEADER_KEY])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the entry {_HEADER_KEY!r} is not JSON: {error}") from error
+        raise ValueError(f"the entry {HEADER_KEY!r} is not JSON: {error}") from error
     found = header.pop("format", None) if isinstance(header, dict) else None
     if found not in (FORMAT, _FIRST_FORMAT):
         raise ValueError(f"its format must be {FORMAT!r}, got {reprlib.repr(found)}")

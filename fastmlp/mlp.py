@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -29,6 +29,9 @@ from .layout import Layout, aligned_zeros
 from .losses import Loss
 from .norms import BatchNorm, LayerNorm
 from .threads import threads_for
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 __all__ = ["MLP", "Evaluation", "Gradient", "LayerValues"]
 
@@ -508,6 +511,50 @@ class MLP:
         from . import io
 
         return io.load(path)  # type: ignore[return-value]
+
+    def summary(self, batch: int = 32) -> "Summary":
+        """Describe the layers in a table to print or show, see `fastmlp.summary.summary`."""
+        from .summary import summary
+
+        return summary(self, batch)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write what the network predicts to an ONNX file, see `fastmlp.exchange.to_onnx`."""
+        from . import exchange
+
+        exchange.to_onnx(self, path)
+
+    @classmethod
+    def from_onnx(cls, source: Any, *, loss: str | Loss | None = None) -> Self:
+        """Read a network from an ONNX file, see `fastmlp.exchange.from_onnx`."""
+        from . import exchange
+
+        return exchange.from_onnx(source, loss=loss)  # type: ignore[return-value]
+
+    @classmethod
+    def from_torch(
+        cls,
+        source: Any,
+        *,
+        activation: str | Activation | Sequence[str | Activation] | None = None,
+        loss: str | Loss | None = None,
+    ) -> Self:
+        """Take over PyTorch's ``nn.Sequential``, see `fastmlp.exchange.from_torch`."""
+        from . import exchange
+
+        return exchange.from_torch(  # type: ignore[return-value]
+            source, activation=activation, loss=loss
+        )
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> Self:
+        """Take over scikit-learn's MLP, see `fastmlp.exchange.from_sklearn`."""
+        from . import exchange
+
+        return exchange.from_sklearn(estimator)  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         options = {

@@ -467,6 +467,112 @@ def test_random_edits(damaged: tuple[bytes, Callable[[bytes], bool]], edits: st.
     is_refused(content)
 
 
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([0, 1, 10**400, 1e308]),
+    st.floats(),
+)
+WORDS = st.sampled_from(
+    ["", "tanh", "elu", "prelu", "huber", "pinball", "batch", "layer", "float32", "float64", "\0"]
+)
+FIELDS = st.sampled_from(
+    ["name", "alpha", "per_unit", "epsilon", "momentum", "label_smoothing", "class_weight", "delta"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def replaced(value: Any, edits: st.DataObject) -> Any:
+    """The value with something else in a random place."""
+    if isinstance(value, dict) and value and edits.draw(st.booleans()):
+        key = edits.draw(st.sampled_from(sorted(value)))
+        return {**value, key: replaced(value[key], edits)}
+    if isinstance(value, list) and value and edits.draw(st.booleans()):
+        place = edits.draw(st.integers(0, len(value) - 1))
+        return [*value[:place], replaced(value[place], edits), *value[place + 1 :]]
+    return edits.draw(JSON)
+
+
+@pytest.fixture(scope="module")
+def rich_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Header, Tensors]:
+    path = tmp_path_factory.mktemp("hostile") / "net.safetensors"
+    rich_net().save(path)
+    return path, *read_parts(path)
+
+
+def assert_refused_or_sound(path: Path) -> None:
+    try:
+        net = fm.MLP.load(path)
+    except ValueError as error:
+        assert "net.safetensors" in str(error)  # noqa: PT017
+    else:
+        assert net.layer_sizes == rich_net().layer_sizes
+        assert np.isfinite(net.theta).all()
+        net.save(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(edits=st.data())
+def test_headers_that_say_anything(
+    rich_parts: tuple[Path, Header, Tensors], edits: st.DataObject
+) -> None:
+    path, header, tensors = rich_parts
+    for field in edits.draw(st.lists(st.sampled_from(sorted(header)), min_size=1, max_size=2)):
+        header = {**header, field: replaced(header[field], edits)}
+    write_parts(path, header, tensors)
+    assert_refused_or_sound(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    place=st.integers(0, 15),
+    dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint64", "bool"]),
+    shape=st.lists(st.integers(0, 6), max_size=3),
+    name=st.none() | st.sampled_from(["", "layers.9.weight", "layers.2.slope"]),
+)
+def test_tensors_that_are_anything(
+    rich_parts: tuple[Path, Header, Tensors],
+    place: int,
+    dtype: str,
+    shape: list[int],
+    name: str | None,
+) -> None:
+    path, header, tensors = rich_parts
+    instead = sorted(tensors)[place] if name is None else name
+    write_parts(path, header, {**tensors, instead: np.ones(shape, dtype)})
+    assert_refused_or_sound(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{",
+        b'{"a": {"dtype": "F32", "shape": [1099511627776, 1099511627776], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [0, 18446744073709551615], "data_offsets": [0, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}',
+        b'{"__metadata__": {"fastmlp": 1}}',
+        b'{"__metadata__": []}',
+    ],
+)
+@pytest.mark.parametrize("length", [None, 0, 2**20, 100_000_001, 2**40, 2**64 - 1])
+def test_headers_of_safetensors_itself(saved: Path, header: bytes, length: int | None) -> None:
+    size = len(header) if length is None else length
+    saved.write_bytes(size.to_bytes(8, "little") + header + b"\0" * 4)
+    with pytest.raises(ValueError, match=r"cannot load '.*net\.safetensors' as a network"):
+        fm.MLP.load(saved)
+
+
+def test_copies_of_a_slope_come_back(tmp_path: Path) -> None:
+    net = fm.MLP([3, 4, 2], activation="prelu")
+    net.slopes[0][...] = 0.75
+    net.layout.spread(net.theta)
+    net.save(tmp_path / "net")
+    np.testing.assert_array_equal(fm.MLP.load(tmp_path / "net").theta, net.theta)
+
+
 # Saving: the whole file or no change
 
 

@@ -27,6 +27,7 @@ drawn = np.zeros(2, np.int64)
 # Every way to what needs an extra, by the extra. The functions must fail before they do anything.
 NEEDS: dict[str, list[Callable[[], object]]] = {
     "data": [fm.datasets.load_mnist],
+    "onnx": [lambda: net.to_onnx("net.onnx"), lambda: fm.MLP.from_onnx("net.onnx")],
     "plot": [
         lambda: fm.plot_activations(["relu"]),
         lambda: fm.plot_confusion_matrix(drawn, drawn, ("one", "five")),
