@@ -1,4 +1,4 @@
-"""The ``fastmlp`` command, which needs the extra ``cli``; the commands are in ``_cli.py``."""
+"""The ``fastmlp`` command, which needs the extra ``cli``; the commands are in ``_cli/``."""
 
 import sys
 
@@ -12,7 +12,11 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("typer", "rich"):
             raise
-        sys.exit('error: the fastmlp command needs typer and rich: pip install "fastmlp[cli]"')
+        print(
+            'error: the fastmlp command needs typer and rich: pip install "fastmlp[cli]"',
+            file=sys.stderr,
+        )
+        sys.exit(2)
     app()
 
 

@@ -44,6 +44,18 @@ class Diary(fm.Callback):
         self.note("end", training)
 
 
+def test_many_calls_without_a_look_at_the_epochs() -> None:
+    class Counter(fm.Callback):
+        every, calls = 1, 0
+
+        def on_batch_end(self, training: Training) -> None:
+            self.calls += 1
+
+    counter = Counter()
+    fm.fit(network(), X, LABELS, callbacks=[counter], batch_size=1, epochs=10, threads=1)
+    assert counter.calls == 500
+
+
 def test_order_of_calls() -> None:
     notes: list[str] = []
     watchers = [Diary("a", notes), Diary("b", notes, every=3), Diary("c", notes, every=5)]

@@ -169,7 +169,7 @@ print(json.dumps({
 """
 EXTRAS = {
     *("torch", "jax", "sklearn", "matplotlib", "typer", "click", "rich", "pooch", "requests"),
-    *("scipy", "pandas", "hypothesis", "pytest", "PIL"),
+    *("scipy", "pandas", "pyarrow", "hypothesis", "pytest", "PIL"),
 }
 
 

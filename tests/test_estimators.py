@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import joblib
@@ -172,6 +173,13 @@ def test_sparse_inputs_are_as_dense_ones(container):
     assert other.predict(many).tolist() == 60 * dense.predict(X_sparse).tolist()
 
 
+def test_sparse_indicators_come_back_sparse():
+    X_many, Y_many = make_multilabel_classification(60, 5, n_classes=3, random_state=0)
+    dense, other = classifier().fit(X_many, Y_many), classifier()
+    predicted = other.fit(X_many, sparse.csr_matrix(Y_many)).predict(X_many)
+    np.testing.assert_array_equal(predicted.toarray(), dense.predict(X_many))
+
+
 def test_float32_stays_float32():
     model = regressor().fit(X_REG.astype(np.float32), Y_REG)
     assert {array.dtype for array in model.coefs_ + model.intercepts_} == {np.dtype("float32")}
@@ -270,6 +278,27 @@ def test_more_parameters_train_the_same_for_any_number_of_jobs(parameters, monke
         np.testing.assert_array_equal(first, second)
     assert one.loss_curve_ == two.loss_curve_
     assert one.loss_ < 0.95 * one.loss_curve_[0]
+
+
+def test_solvers_that_take_all_samples():
+    full = classifier(solver=fm.GradientDescent(0.1), batch_size=10, alpha=0.0).fit(X, y)
+    assert full._optimizer.steps == full.n_iter_ == 15
+    with pytest.raises(TypeError, match="learning_rate must be a number"):
+        classifier(solver=fm.GradientDescent("lipschitz")).fit(X, y)
+    lbfgs = classifier(solver=fm.LBFGS(history=5), max_iter=60).fit(X, y)
+    assert lbfgs.loss_ < 0.1
+    assert not hasattr(lbfgs, "partial_fit")
+    with pytest.raises(ValueError, match="without dropout and batch norm"):
+        classifier(solver="lbfgs", dropout=0.1).fit(X, y)
+
+
+def test_warnings_name_the_callers_line():
+    with pytest.warns(Warning, match="clipped|converged") as caught:
+        classifier(max_iter=2, batch_size=1000).fit(X, y)
+    assert {warning.filename for warning in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # not where a schedule ends as it was meant to
+        classifier(max_iter=2, learning_rate=fm.schedules.Cosine(0.1)).fit(X, y)
 
 
 def test_a_solver_of_ours_makes_the_steps_of_fit():

@@ -7,6 +7,7 @@ recognition", Proceedings of the IEEE 86 (1998), 2278-2324.
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,7 @@ def load_mnist157() -> Dataset:
     array([1, 0, 0, 0, 1, 0, 2, 0])
     """
     digits = (1, 5, 7)
-    file = resources.files("fastmlp.datasets").joinpath("mnist157.npz")
-    with file.open("rb") as stream, np.load(stream) as arrays:
+    with np.load(mnist157_file()) as arrays:
         return Dataset(
             X_train=_as_features(arrays["train_images"]),
             y_train=np.searchsorted(digits, arrays["train_labels"]).astype(np.int64),
@@ -107,16 +107,36 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Dataset:
     )
 
 
-def _download() -> Path:
-    """Download the files that the cache does not hold already; return their folder."""
+def mnist157_file() -> Path:
+    """Return the file that comes with the package."""
+    return Path(str(resources.files("fastmlp.datasets").joinpath("mnist157.npz")))
+
+
+def mnist_folder() -> Path:
+    """Return the folder that MNIST is downloaded to.
+
+    Raises
+    ------
+    ImportError
+        If there is no pooch, which knows the user's cache folder.
+    """
+    return Path(_import_pooch().os_cache("fastmlp")) / "mnist"
+
+
+def _import_pooch() -> Any:
     try:
         import pooch
     except ImportError as error:
         raise ImportError(
             'load_mnist without a path downloads and needs pooch: pip install "fastmlp[data]"'
         ) from error
-    cache = pooch.create(
-        path=Path(pooch.os_cache("fastmlp")) / "mnist",
+    return pooch
+
+
+def _download() -> Path:
+    """Download the files that the cache does not hold already; return their folder."""
+    cache = _import_pooch().create(
+        path=mnist_folder(),
         base_url=_MIRROR,
         registry={f"{name}.gz": f"sha256:{digest}" for name, digest in _GZIP_SHA256.items()},
     )

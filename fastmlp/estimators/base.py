@@ -147,7 +147,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             self._adopt(continued(settings, self._network()))
         data = self._data(head, X, y, columns, weight)
         given = self._given(head, *others)
-        threads = 1 if is_short(self.network_, len(data.y)) else threads_of(self.n_jobs)
+        threads = 1 if is_short(self.network_, len(columns)) else threads_of(self.n_jobs)
         if self.solver == "lbfgs" or isinstance(self.solver, LBFGS):
             for name, is_given in (("X_val", given is not None), ("callbacks", self.callbacks)):
                 if is_given:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from .._execution import Batch
 from ..errors import DivergenceError
 from ..mlp import MLP
 from ..optimizers import Optimizer
 from ..schedules import as_schedule
-from ..training import Settings, checked_callbacks, schedule_of
+from ..training import Settings, checked_callbacks
 from .descent import Descent
 from .heads import Data, Head
 from .solvers import EarlyEpsilonAdam, NamedRate, ScheduledRate, Solver, sgd
@@ -58,7 +57,7 @@ def fit_stochastic(estimator: Any, problem: Problem, tasks: Tasks, incremental: 
     if estimator.early_stopping and held_out is None:
         train, held_out = set_aside(estimator, train, problem.rng)
     if not (incremental and hasattr(estimator, "_optimizer")):
-        estimator._optimizer = _solver_of(estimator, net, train.batch)
+        estimator._optimizer = _solver_of(estimator)
     rate, epochs = estimator._optimizer.rate, 1 if incremental else estimator.max_iter
     log = _Log(estimator, problem.head, train, held_out, tasks)
     descent = Descent(
@@ -94,16 +93,16 @@ def fit_stochastic(estimator: Any, problem: Problem, tasks: Tasks, incremental: 
         net.theta[...], net.running[...] = estimator._best
 
 
-def _warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
-    """Warn at the line that called `fit`."""
-    warnings.warn(message, category, stacklevel=6)
+def _warn(message: str, category: type[Warning] = ConvergenceWarning, depth: int = 0) -> None:
+    """Warn at the line that called `fit`, from `fit_stochastic` or so many calls deeper."""
+    warnings.warn(message, category, stacklevel=6 + depth)
 
 
-def _solver_of(estimator: Any, net: MLP, train: Batch) -> Solver:
+def _solver_of(estimator: Any) -> Solver:
     """What `solver` and the parameters that belong to it stand for, before its first step."""
     rule, rate = estimator.solver, estimator.learning_rate
     if isinstance(rule, Optimizer):
-        return Solver(rule, ScheduledRate(schedule_of(rule, net, train)))
+        return Solver(rule, ScheduledRate(as_schedule(getattr(rule, "learning_rate", None))))
     initial, power = float(estimator.learning_rate_init), float(estimator.power_t)
     if rule == "sgd":
         optimizer: Optimizer = sgd(estimator.momentum, estimator.nesterovs_momentum)
@@ -128,6 +127,7 @@ def _settings(
         _warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
             UserWarning,
+            depth=1,
         )
         size = samples
     return Settings(

@@ -1,7 +1,10 @@
-"""What the commands of the command line print on standard output."""
+"""What the commands print on standard output: text and tables, or one JSON object."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rich.box
@@ -12,16 +15,23 @@ from rich.measure import Measurement
 from rich.table import Table
 
 import fastmlp as fm
-from fastmlp._cli_data import Source
+from fastmlp._cli.logs import SERIES
 from fastmlp.history import format_number
+
+if TYPE_CHECKING:
+    from fastmlp.datasets import Source
 
 __all__ = [
     "print_data",
     "print_facts",
+    "print_json",
     "print_line",
     "print_network",
+    "print_rows",
     "print_test",
     "print_training",
+    "test_facts",
+    "training_facts",
 ]
 
 _MAX_CLASSES = 20
@@ -35,7 +45,12 @@ def print_line(text: str) -> None:
     _console.print(text, markup=False, soft_wrap=True)
 
 
-def print_data(source: Source, n_train: int, n_test: int, classes: Sequence[str]) -> None:
+def print_json(value: Mapping[str, object]) -> None:
+    """Print a JSON object on one line; numbers that are not finite are null."""
+    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def print_data(source: "Source", n_train: int, n_test: int, classes: Sequence[str]) -> None:
     """Say how many samples, features and classes there are to learn from."""
     text = f"{source.name}: {n_train:,} training samples, {n_test:,} test samples"
     if source.test is None:
@@ -83,6 +98,58 @@ def print_test(net: fm.MLP, X: NDArray[Any], y: NDArray[Any], classes: Sequence[
         _print_table(_confusion_table(y, net.predict(X), classes))
 
 
+def test_facts(
+    net: fm.MLP, X: NDArray[Any], y: NDArray[Any], classes: Sequence[str]
+) -> dict[str, object]:
+    """Test a network and return the outcome, for a classifier with a confusion matrix.
+
+    Its rows are the true classes, its columns the predicted ones.
+    """
+    result = net.evaluate(X, y)
+    facts: dict[str, object] = {"samples": len(X), "loss": result.loss}
+    if result.accuracy is not None:
+        counts = _confusion(y, net.predict(X), len(classes))
+        facts |= {
+            "accuracy": result.accuracy,
+            "classes": list(classes),
+            "confusion_matrix": counts.tolist(),
+        }
+    return facts
+
+
+def training_facts(
+    net: fm.MLP, history: fm.History, X: NDArray[Any], y: NDArray[Any]
+) -> dict[str, object]:
+    """Return what a training made, how it went, and how the network does on test samples."""
+    result = net.evaluate(X, y)
+    return {
+        "layer_sizes": net.layer_sizes,
+        "activation": list(map(str, net.activation)),
+        "loss": str(net.loss),
+        "dtype": net.dtype.name,
+        "parameters": net.n_parameters,
+        "epochs": len(history),
+        "history": {name: getattr(history, name) for name in SERIES if getattr(history, name)},
+        "compile_seconds": history.compile_seconds,
+        "seconds": history.seconds,
+        "samples_per_second": history.samples_per_second,
+        "interrupted": history.interrupted,
+        "stopped_early": history.stopped_early,
+        "best_epoch": history.best_epoch,
+        "test": {"samples": len(X), "loss": result.loss, "accuracy": result.accuracy},
+    }
+
+
+def print_rows(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: the first column on the left, the others on the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, title in enumerate(titles):
+        table.add_column(escape(title), justify="right" if column else "left")
+    for row in rows:
+        table.add_row(*(escape(_text(cell)) for cell in row))
+    _print_table(table)
+
+
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print names and values in two columns."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -97,8 +164,7 @@ def _confusion_table(
     y: NDArray[np.int64], predicted: NDArray[np.int64], classes: Sequence[str]
 ) -> Table:
     """Count true classes (rows) against predicted ones (columns)."""
-    n = len(classes)
-    counts = np.bincount(y * n + predicted, minlength=n * n).reshape(n, n)
+    counts = _confusion(y, predicted, len(classes))
     table = Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("")
     for name in classes:
@@ -110,6 +176,11 @@ def _confusion_table(
         correct = f"{100.0 * row[label] / row.sum():.1f} %" if row.any() else ""
         table.add_row(f"[bold]{escape(name)}[/]", *cells, correct)
     return table
+
+
+def _confusion(y: NDArray[np.int64], predicted: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Count [n, n] true classes (rows) against predicted ones (columns)."""
+    return np.bincount(y * n + predicted, minlength=n * n).reshape(n, n)
 
 
 def _print_table(table: Table) -> None:
@@ -127,3 +198,16 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
