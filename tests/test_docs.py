@@ -14,7 +14,6 @@ import pytest
 import fastmlp as fm
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,13 +22,21 @@ def python_blocks(text: str) -> list[str]:
     return ["\n" * text.count("\n", 0, m.start(1)) + m[1] for m in BLOCK.finditer(text)]
 
 
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if python_blocks(page.read_text(encoding="utf-8"))
+]
+
+
 def test_blocks_are_found_with_their_line_numbers():
     text = "# A\n```python\na = 1\n```\n```sh\nls\n```\n```pycon\n>>> a\n```\n```python\nb = a\n```"
     assert python_blocks(text) == ["\n\na = 1\n", "\n" * 11 + "b = a\n"]
 
 
-def test_readme_has_code():
-    assert python_blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_readme_and_guides_have_code():
+    names = {page.name for page in PAGES}
+    assert {"README.md", "model.md", "training.md", "mathematics.md"} <= names
 
 
 @pytest.mark.jit

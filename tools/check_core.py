@@ -24,9 +24,19 @@ data = fm.datasets.load_mnist157()
 X, y = data.X_train[:2000], data.y_train[:2000]
 net = fm.MLP([784, 16, 3], activation="softplus", dropout=0.1, norm="batch", seed=0)
 drawn = np.zeros(2, np.int64)
+
+
+def read_parquet() -> object:
+    """Read a table whose name is that of a Parquet file."""
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        return fm.datasets.read(file.name, target="y")
+
+
 # Every way to what needs an extra, by the extra. The functions must fail before they do anything.
 NEEDS: dict[str, list[Callable[[], object]]] = {
     "data": [fm.datasets.load_mnist],
+    "onnx": [lambda: net.to_onnx("net.onnx"), lambda: fm.MLP.from_onnx("net.onnx")],
+    "parquet": [read_parquet],
     "plot": [
         lambda: fm.plot_activations(["relu"]),
         lambda: fm.plot_confusion_matrix(drawn, drawn, ("one", "five")),
