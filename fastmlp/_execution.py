@@ -398,6 +398,11 @@ class Execution:
         return float(row[program.VALIDATION_LOSS]), float(row[program.VALIDATION_ACCURACY])
 
     @property
+    def scores(self) -> Floats:
+        """Loss, right answers and weight [passes, 3] of the passes of the last evaluation."""
+        return self._parts
+
+    @property
     def weight(self) -> float:
         """Sum of the weights of the samples that `differentiate` took."""
         return float(self._call.history[0, program.WEIGHT])

@@ -128,10 +128,23 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return request.param
 
 
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_blocks_change_no_bit(block: int, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do threads: an array of another kind is taken in blocks, one of the network's is not."""
+    monkeypatch.setenv("FASTMLP_NUM_THREADS", threads)
+    x = np.repeat(X, 4, axis=0)
+    y, w = RNG.integers(0, CLASSES, len(x)), RNG.uniform(0.0, 2.0, len(x))
+    net = classifier()
+    assert net.evaluate(x.astype(np.int16), y, sample_weight=w) == net.evaluate(
+        x, y, sample_weight=w
+    )
+    assert np.array_equal(net.predict_proba(x.astype(np.int16)), net.predict_proba(x))
+
+
 @pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("table", TABLES)
 def test_tables_are_the_arrays_that_they_hold(table: str) -> None:
-    for function in ("decision_function", "fit"):
+    for function in ("decision_function", "evaluate", "fit"):
         expected = FUNCTIONS[function](classifier(), X, LABELS, WEIGHTS)
         result = FUNCTIONS[function](classifier(), TABLES[table](X), LABELS, WEIGHTS)
         assert np.array_equal(result, expected)
@@ -249,20 +262,23 @@ def test_a_tensor_with_gradients_is_refused() -> None:
         classifier().predict(tensor)
 
 
-def test_predictions_convert_no_more_than_some_blocks(
+def test_predictions_and_evaluations_convert_no_more_than_some_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTMLP_NUM_THREADS", "1")
     np.save(tmp_path / "bytes.npy", np.ones((50_000, 200), np.uint8))
     mapped = np.load(tmp_path / "bytes.npy", mmap_mode="r")
     net = fm.MLP([200, 4, 2])
+    labels = np.zeros(len(mapped), int)
+    net.evaluate(mapped[:10_000], labels[:10_000])
     net.predict(mapped[:10_000])
     for rows in (mapped, sp.csr_array(mapped)):
-        tracemalloc.start()
-        net.predict(rows)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert peak < 0.6 * mapped.size * 4
+        for call in (lambda: net.predict(rows), lambda: net.evaluate(rows, labels)):  # noqa: B023
+            tracemalloc.start()
+            call()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 0.6 * mapped.size * 4
 
 
 @pytest.mark.jit
