@@ -112,7 +112,6 @@ FUNCTIONS: dict[str, Callable[[fm.MLP, Any, Any, Any], Any]] = {
     "gradient_check": lambda net, x, y, w: (
         fm.gradient_check(net.astype("float64"), x, y, sample_weight=w).relative_error
     ),
-    "smoothness": lambda net, x, y, w: fm.smoothness(net, x, y, sample_weight=w).L,
 }
 
 
