@@ -164,7 +164,6 @@ class Streaming:
         self._samples_before = 0  # in the running epoch before the running call of the program
         self._samples_finished = 0  # in the finished epochs
         self._first_step = state.position.steps  # of the running epoch
-        self._last_epoch = LARGEST  # steps of the epoch before
         self._ahead: Ahead | None = None  # while an epoch is running
         self._block_rows = 0  # of the block at hand
         self._is_pausing = False
@@ -193,8 +192,10 @@ class Streaming:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch by the length of the batches, else those of the epoch before."""
-        return self._source.steps_per_epoch or self._last_epoch
+        """Steps of an epoch by the length of the batches, else what the finished epochs had."""
+        epochs = self.position.epochs
+        so_far = self._first_step // epochs if epochs else LARGEST
+        return self._source.steps_per_epoch or so_far
 
     @property
     def diverged(self) -> bool:
@@ -309,7 +310,7 @@ class Streaming:
         self.history, self.learning_rates = row, [end.learning_rate]
         self._samples_finished += end.samples
         self._block_rows = 0
-        self._last_epoch, self._first_step = self.steps_done, end.steps
+        self._first_step = end.steps
         self._move_to(Position(end.epochs + 1, end.steps, learning_rate=end.learning_rate))
 
     def _move_to(self, position: Position) -> None:

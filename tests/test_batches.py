@@ -242,8 +242,9 @@ def test_callbacks_see_steps(every: int, has_length: bool, monkeypatch: pytest.M
     assert streamed.seen == in_memory.seen
 
 
+@pytest.mark.parametrize("schedule", ["Cosine", "Step"])
 @pytest.mark.parametrize("stop", [1, 4, 7, 9])
-def test_resume(stop: int, tmp_path: Path) -> None:
+def test_resume(stop: int, schedule: str, tmp_path: Path) -> None:
     """The steps of the running epoch that are done are skipped."""
 
     class Stop(fm.callbacks.Callback):
@@ -253,12 +254,13 @@ def test_resume(stop: int, tmp_path: Path) -> None:
             training.stop()
 
     path = tmp_path / "run.safetensors"
-    optimizer = fm.Adam(fm.schedules.Cosine(0.01))
-    options: dict[str, Any] = {"epochs": 3, "optimizer": optimizer, "validation": (X, Y)}
+    rate = {"Cosine": fm.schedules.Cosine(0.01), "Step": fm.schedules.Step(0.01, every=1)}[schedule]
+    batches: Any = cut(X, Y) if schedule == "Cosine" else Again(cut(X, Y))
+    options: dict[str, Any] = {"epochs": 3, "optimizer": fm.Adam(rate), "validation": (X, Y)}
     expected, net = classifier(dropout=0.2), classifier(dropout=0.2)
-    history = fm.fit(expected, batches=cut(X, Y), **options)
-    fm.fit(net, batches=cut(X, Y), callbacks=[fm.Checkpoint(path), Stop()], **options)
-    resumed, found = fm.resume(path, batches=cut(X, Y), validation=(X, Y))
+    history = fm.fit(expected, batches=batches, **options)
+    fm.fit(net, batches=batches, callbacks=[fm.Checkpoint(path), Stop()], **options)
+    resumed, found = fm.resume(path, batches=batches, validation=(X, Y))
     assert outcome(resumed, found) == outcome(expected, history)
     with pytest.raises(ValueError, match="it was trained on batches"):
         fm.resume(path, X, Y, validation=(X, Y))
