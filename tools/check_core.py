@@ -47,8 +47,6 @@ NEEDS: dict[str, list[Callable[[], object]]] = {
         lambda: fm.plot_samples(X[:2], (28, 28)),
     ],
     "scipy": [lambda: fm.fit(fm.MLP([784, 3]), X, y, optimizer=fm.LBFGS())],
-    "onnx": [lambda: net.to_onnx("net.onnx"), lambda: fm.MLP.from_onnx("net.onnx")],
-    "parquet": [lambda: read_parquet()],
     "sklearn": [
         lambda: fm.MLPClassifier,
         lambda: fm.MLPRegressor,
@@ -57,14 +55,6 @@ NEEDS: dict[str, list[Callable[[], object]]] = {
     "tensorboard": [lambda: fm.TensorBoard("runs")],
 }
 OPTIONAL = {"notebook"}  # without it, something looks plainer
-
-
-def read_parquet() -> object:
-    """Read a table that is there."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "table.parquet")
-        path.touch()
-        return fm.datasets.read(path, target="y")
 
 
 def check_environment() -> None:
