@@ -49,18 +49,31 @@ class Predictor:
         """Return the outputs [n, O] for X [n, I], which is checked."""
         rows, network = open_inputs(X, self._inputs), self._networks[softmax]
         out = np.empty((rows.shape[0], self._outputs), self._dtype)
-        parts = [slice(0, len(out))]
-        if not is_ready(rows, self._dtype):  # no more is converted than a team takes at a time
-            parts = list(blocks(rows.shape, PASS * threads_for(len(out), threads)))
-        for part in parts:
+        if is_ready(rows, self._dtype):
+            self._fill(out, dense(rows, self._dtype), network, threads, X)
+            return out
+        # no more is converted than a team takes at a time
+        for part in blocks(rows.shape, PASS * threads_for(len(out), threads)):
             x = dense(rows[part], self._dtype)
-            if len(x) <= PASS:
-                is_finite = self._one_pass(out[part], x, network)
-            else:
-                is_finite = self._passes(out[part], x, network, threads_for(len(x), threads))
-            if not is_finite:
-                check_finite(x, self._dtype, "X", X, part.start)  # says where it is not
+            self._fill(out[part], x, network, threads, X, part.start)
         return out
+
+    def _fill(
+        self,
+        out: Array,
+        x: Array,
+        network: Network,
+        threads: int | None,
+        source: ArrayLike,
+        first: int = 0,
+    ) -> None:
+        """Fill `out` for x, the rows of the source from `first` on, which must be finite."""
+        if len(x) <= PASS:
+            is_finite = self._one_pass(out, x, network)
+        else:
+            is_finite = self._passes(out, x, network, threads_for(len(x), threads))
+        if not is_finite:
+            check_finite(x, self._dtype, "X", source, first)  # says where it is not
 
     def _one_pass(self, out: Array, x: Array, network: Network) -> bool:
         """Fill `out` for at most PASS rows; return whether x is finite."""
