@@ -261,6 +261,7 @@ def test_a_tensor_with_gradients_is_refused() -> None:
         classifier().predict(tensor)
 
 
+@pytest.mark.jit  # it takes a minute without the compiler
 def test_predictions_and_evaluations_convert_no_more_than_some_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
