@@ -8,33 +8,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BLOCK = 2**20  # entries that are looked at together: X may be larger than memory
+from ._arrays import BLOCK, Rows, array_of, blocks, column_label, rows_of
 
 
 def check_inputs(
     X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X"
 ) -> NDArray[Any]:
     """Return X as a C-contiguous [n, features] array of `dtype`, n >= 1, all finite."""
-    return _finite(convert_inputs(X, features, dtype, name), dtype, name)
+    return check_finite(dense(open_inputs(X, features, name), dtype), dtype, name, X)
 
 
-def convert_inputs(
-    X: ArrayLike, features: int, dtype: np.dtype[Any], name: str = "X"
-) -> NDArray[Any]:
-    """As `check_inputs`, for one who will see for himself whether all are finite."""
-    array = _numeric(X, name)
-    if array.ndim != 2 or array.shape[1] != features:
+def open_inputs(X: ArrayLike, features: int, name: str = "X") -> Rows:
+    """Return X [n, features], n >= 1, for one who takes its rows himself, by `dense`."""
+    rows = rows_of(X, name)
+    if isinstance(rows, np.ndarray):
+        _check_numeric(rows, name)
+    if len(rows.shape) != 2 or rows.shape[1] != features:
         raise ValueError(
-            f"{name} must have shape (n, {features}) to match layer_sizes[0], got {array.shape}"
+            f"{name} must have shape (n, {features}) to match layer_sizes[0], got {rows.shape}"
         )
-    if array.shape[0] == 0:
-        raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
-    return _converted(array, dtype)
+    if rows.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {rows.shape}")
+    return rows
+
+
+def dense(rows: Rows, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the rows in a form that kernels take: itself an array of that form, else a copy.
+
+    Beside a copy, there are never more than a few blocks of rows in memory.
+    """
+    if isinstance(rows, np.ndarray):
+        return _converted(rows, dtype)
+    array = np.empty(rows.shape, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for part in blocks(rows.shape):
+            array[part] = rows[part]
+    return array
+
+
+def is_ready(rows: Rows, dtype: np.dtype[Any]) -> bool:
+    """Return whether `dense` would copy nothing, or a block at most."""
+    if not isinstance(rows, np.ndarray):
+        return False
+    return rows.size <= BLOCK or (rows.dtype == dtype and rows.flags.carray)
 
 
 def check_labels(y: ArrayLike, samples: int, classes: int, name: str = "y") -> NDArray[np.int64]:
     """Return y as int64 [n] of labels 0 to classes - 1."""
-    array = _as_array(y, name)
+    array = array_of(y, name)
     if array.dtype.kind not in "iub":
         raise TypeError(
             f"{name} must be integer class labels 0 to {classes - 1}, got dtype {array.dtype}"
@@ -58,12 +79,12 @@ def check_targets(
     if array.ndim == 1 and outputs == 1:
         array = array.reshape(-1, 1)
     _check_shape(array, (samples, outputs), name)
-    return _finite(array, dtype, name)
+    return check_finite(array, dtype, name)
 
 
 def is_table(y: ArrayLike, name: str = "y") -> bool:
     """Return whether y has two dimensions and more than one column."""
-    shape = _as_array(y, name).shape
+    shape = array_of(y, name).shape
     return len(shape) == 2 and shape[1] != 1
 
 
@@ -115,7 +136,7 @@ def check_weights(weights: ArrayLike, samples: int, name: str) -> NDArray[np.flo
     """Return the samples' weights as float64 [n]: finite, none below 0, not all 0."""
     array = _numeric(weights, name)
     _check_shape(array, (samples,), name)
-    array = _finite(array, np.dtype(np.float64), name)
+    array = check_finite(array, np.dtype(np.float64), name)
     check_within(array, 0.0, np.inf, name)
     if not array.any():
         raise ValueError(f"{name} must not be zero for every sample")
@@ -145,18 +166,15 @@ def check_sequence(value: Any, name: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # ragged nested sequences
-        raise ValueError(f"{name} must be an array of numbers: {error}") from None
-
-
 def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
-    array = _as_array(values, name)
+    array = array_of(values, name)
+    _check_numeric(array, name)
+    return array
+
+
+def _check_numeric(array: NDArray[Any], name: str) -> None:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
-    return array
 
 
 def _check_shape(array: NDArray[Any], expected: tuple[int, ...], name: str) -> None:
@@ -174,7 +192,10 @@ def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         return _writable(np.ascontiguousarray(array, dtype))
 
 
-def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+def check_finite(
+    array: NDArray[Any], dtype: np.dtype[Any], name: str, source: ArrayLike = (), first_row: int = 0
+) -> NDArray[Any]:
+    """Return the array as `dtype`, all finite; rows `first_row` and on of `source`."""
     array = _converted(array, dtype)
     flat = array.reshape(-1)
     for first in range(0, flat.size, BLOCK):
@@ -184,9 +205,11 @@ def _finite(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any
             if np.isfinite(block.sum()) or (finite := np.isfinite(block)).all():
                 continue
         where = np.unravel_index(first + int(np.argmin(finite)), array.shape)
-        place = ", ".join(str(int(i)) for i in where)
+        row, *rest = (int(i) for i in where)
+        place = ", ".join(map(str, (first_row + row, *rest)))
+        column = column_label(source, rest[0]) if rest else ""
         raise ValueError(
-            f"{name} must be finite in {dtype}, found {array[where]} at index [{place}]"
+            f"{name} must be finite in {dtype}, found {array[where]} at index [{place}]{column}"
         )
     return array
 

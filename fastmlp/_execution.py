@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Rates = Callable[[NDArray[np.int64]], Floats]  # the learning rates of steps, by their numbers
 SUMS = [program.LOSS, program.ACCURACY, program.WEIGHT]
 ONE_STEP, NO_STEP = np.zeros(1), np.zeros(0)  # learning rates
 
@@ -292,11 +293,6 @@ class Execution:
         return self._call.history[: self.epochs_done]
 
     @property
-    def current_rows(self) -> NDArray[np.int64]:
-        """The samples of the step that did not finish."""
-        return self._order[self.samples_done : self.samples_done + self.step_rows]
-
-    @property
     def gradient(self) -> Array:
         """The gradient that a procedure without optimizer leaves, in the layout of `theta`."""
         flat = aligned_zeros(self._net.layout.length, self._net.dtype)
@@ -304,10 +300,46 @@ class Execution:
         self._net.layout.gather(flat)
         return flat
 
+    @property
+    def samples_seen(self) -> int:
+        """Samples of all epochs so far, those before `state` included."""
+        position = self.position
+        return position.epochs * len(self._samples.chosen) + position.samples
+
+    @property
+    def samples_shown(self) -> int:
+        """Where a progress bar is, in the running epoch."""
+        return self.samples_done
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the running epoch that are finished."""
+        return self.steps_of(self.samples_done)
+
+    @property
+    def current_inputs(self) -> Array:
+        """What goes into the network in the step that did not finish."""
+        rows = self._order[self.samples_done : self.samples_done + self.step_rows]
+        inputs: Array = self._samples.x[rows]
+        return inputs
+
+    def step_after(self, epochs: int) -> int:
+        """The number of the first step when so many epochs more are finished."""
+        position = self.position
+        return position.steps - self.steps_of(position.samples) + epochs * self.steps_per_epoch
+
+    def feed(self, samples: Batch, step_rows: int) -> None:
+        """Take other samples from now on, and `step_rows` of them in a step, at most as before."""
+        self._samples, self._order, self.step_rows = samples.as_samples(), samples.chosen, step_rows
+
+    def begin_at(self, position: Position) -> None:
+        """Have the next call begin somewhere else."""
+        self._call = self._make_call(position, 0, NO_STEP)
+
     def train(
         self,
         epochs: int,
-        rates: Floats,
+        rates: Rates,
         *,
         pause: int = 0,
         watch: Callable[[], None] | None = None,
@@ -318,13 +350,16 @@ class Execution:
         A single thread may train `here`, in the caller's: that spares the start of one, and Ctrl-C
         waits for the end.
 
-        To the end of some epochs, of which the running one is the first, or to `pause` samples of
-        the last of them. `rates` [steps] has the learning rate of each step. Whatever ends it, the
+        To the end of some epochs, of which the running one is the first, or to `pause` steps of
+        the last of them. `rates` gives the learning rates of steps. Whatever ends it, the
         parameters are those after the last whole step, and so are running statistics: batch norm
         moves them in every pass, so a step that has begun is finished there.
         """
-        has_drawn = self._call.has_drawn
-        self._call = self._make_call(self.position, epochs, rates, pause, has_drawn)
+        begin, has_drawn = self.position, self._call.has_drawn
+        end = self.step_after(epochs - 1) + pause if pause else self.step_after(epochs)
+        values = rates(np.arange(begin.steps, end))
+        samples = min(pause * self.step_rows, len(self._samples.chosen))
+        self._call = self._make_call(begin, epochs, values, samples, has_drawn)
         size = self._threads + bool(self._mapped)
         if here and size == 1:
             self._member(0)
@@ -396,6 +431,11 @@ class Execution:
         self._go(len(self._others.chosen))
         row = self._call.history[0]
         return float(row[program.VALIDATION_LOSS]), float(row[program.VALIDATION_ACCURACY])
+
+    @property
+    def scores(self) -> Floats:
+        """Loss, right answers and weight [passes, 3] of the passes of the last evaluation."""
+        return self._parts
 
     @property
     def weight(self) -> float:

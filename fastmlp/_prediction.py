@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
-from ._checks import check_inputs, convert_inputs
+from ._arrays import blocks
+from ._checks import check_finite, dense, is_ready, open_inputs
 from .architecture import Architecture
 from .kernels import Network, machine
 from .kernels import team as kernel_team
@@ -46,15 +47,19 @@ class Predictor:
 
     def __call__(self, X: ArrayLike, softmax: bool = False, threads: int | None = None) -> Array:
         """Return the outputs [n, O] for X [n, I], which is checked."""
-        x = convert_inputs(X, self._inputs, self._dtype)
-        out = np.empty((len(x), self._outputs), self._dtype)
-        network = self._networks[softmax]
-        if len(x) <= PASS:
-            is_finite = self._one_pass(out, x, network)
-        else:
-            is_finite = self._passes(out, x, network, threads_for(len(x), threads))
-        if not is_finite:
-            check_inputs(x, self._inputs, self._dtype)  # says where x is not finite
+        rows, network = open_inputs(X, self._inputs), self._networks[softmax]
+        out = np.empty((rows.shape[0], self._outputs), self._dtype)
+        parts = [slice(0, len(out))]
+        if not is_ready(rows, self._dtype):  # no more is converted than a team takes at a time
+            parts = list(blocks(rows.shape, PASS * threads_for(len(out), threads)))
+        for part in parts:
+            x = dense(rows[part], self._dtype)
+            if len(x) <= PASS:
+                is_finite = self._one_pass(out[part], x, network)
+            else:
+                is_finite = self._passes(out[part], x, network, threads_for(len(x), threads))
+            if not is_finite:
+                check_finite(x, self._dtype, "X", X, part.start)  # says where it is not
         return out
 
     def _one_pass(self, out: Array, x: Array, network: Network) -> bool:

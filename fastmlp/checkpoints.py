@@ -34,6 +34,7 @@ from ._callback import Callback
 from ._checks import check_number, check_whole
 from ._execution import Batch
 from ._state import Position, TrainingState
+from ._stream import Batches, Source
 from .history import History
 from .layout import Layout, Tensor, aligned_zeros
 from .mlp import MLP
@@ -163,9 +164,10 @@ class Checkpoint(Callback):
 
 def resume(
     path: Path,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: ArrayLike | None = None,
+    y: ArrayLike | None = None,
     *,
+    batches: Batches | None = None,
     sample_weight: ArrayLike | None = None,
     validation: tuple[ArrayLike, ...] | None = None,
     optimizer: Optimizer | None = None,
@@ -188,6 +190,9 @@ def resume(
         The file.
     X, y, sample_weight
         What `fit` was given. Shapes and a sample of the rows are compared.
+    batches
+        In their place, if `fit` was given that. They must be the same again; those of the running
+        epoch that are done are skipped. Nothing is compared.
     validation
         (X, y) or (X, y, sample_weight), if `fit` was given that; a share is in the file.
     optimizer, early_stopping
@@ -234,6 +239,7 @@ def resume(
     share = file.samples["share"]
     training = prepare(
         file.net, X, y, dataclasses.replace(file.settings, **changes),
+        batches=batches,
         sample_weight=sample_weight,
         validation=validation if share is None else share,
         state=file.state,
@@ -448,9 +454,9 @@ def _build(description: Any) -> Any:
 
 def _describe_samples(training: Training) -> dict[str, Any]:
     """What there is to tell the samples from others by."""
-    held_out = training._held_out
+    samples, held_out = training._samples, training._held_out
     return {
-        "train": _fingerprint(training._samples),
+        "train": None if isinstance(samples, Source) else _fingerprint(samples),
         "others": None if held_out is None else _fingerprint(held_out),
         "share": training._share,
     }
@@ -470,6 +476,8 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     """The first thing in which two descriptions of samples differ, in words."""
     for name, what in (("train", "X"), ("others", "the validation samples")):
         mine, theirs = found[name], expected[name]
+        if name == "train" and (mine is None) != (theirs is None):
+            return f"it was trained on {'X and y' if mine is None else 'batches'}"
         if not mine or not theirs:
             continue
         if mine["shape"] != theirs["shape"]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._arrays import array_of
 from ._checks import (
     check_distributions,
     check_labels,
@@ -217,6 +218,7 @@ def targets_for(
     >>> targets_for(Loss("softmax_cross_entropy"), [0, 1], 2, 2, np.dtype("float32"))[0]
     array([0, 1])
     """
+    y = array_of(y, name)
     labels, targets = np.zeros(0, np.int64), np.zeros((0, outputs), dtype)
     if loss.name == "softmax_cross_entropy":
         if is_table(y, name):

@@ -12,11 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import initializers, losses, norms
+from ._arrays import Rows, blocks
 from ._checks import (
+    check_finite,
     check_flag,
     check_inputs,
     check_weights,
     check_whole,
+    dense,
+    is_ready,
+    open_inputs,
 )
 from ._execution import Batch, Execution, Procedure
 from ._prediction import Predictor
@@ -312,7 +317,11 @@ class MLP:
             If X is not as in `decision_function`, y is not what the loss needs (see `Loss`), or
             the weights are not finite numbers [n] of at least 0.
         """
-        loss, accuracy = self._evaluate(self._checked(X, y, sample_weight))
+        rows = open_inputs(X, self.layer_sizes[0])
+        if is_ready(rows, self.dtype):
+            loss, accuracy = self._evaluate(self._checked(X, y, sample_weight))
+        else:
+            loss, accuracy = self._evaluate_blocks(rows, X, y, sample_weight)
         return Evaluation(loss, accuracy if self.is_classifier else None)
 
     @property
@@ -622,6 +631,27 @@ class MLP:
         """Return mean loss and accuracy over the samples."""
         team_size = threads_for(len(batch), threads)
         return Execution(self, others=batch, threads=team_size).evaluate()
+
+    def _evaluate_blocks(
+        self, rows: Rows, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[float, float]:
+        """Do the same, and convert no more rows of X at a time than a team takes; the same bits."""
+        samples, outputs = rows.shape[0], self.layer_sizes[-1]
+        labels, targets = losses.targets_for(self.loss, y, samples, outputs, self.dtype)
+        weights = np.zeros(0)
+        if sample_weight is not None:
+            weights = check_weights(sample_weight, samples, "sample_weight")
+        threads = threads_for(samples)
+        sums = [0.0, 0.0, 0.0]
+        for part in blocks(rows.shape, machine.MICRO_BATCH * threads):
+            x = check_finite(dense(rows[part], self.dtype), self.dtype, "X", X, part.start)
+            batch = Batch.of(x, outputs, labels[part], targets[part], weights[part])
+            execution = Execution(self, others=batch, threads=threads)
+            execution.evaluate()
+            for scores in execution.scores.tolist():  # one by one, in the order of the passes
+                sums = [total + score for total, score in zip(sums, scores, strict=True)]
+        loss, right, weight = sums
+        return loss / weight if weight > 0 else math.nan, right / samples
 
     @cached_property
     def _predictor(self) -> Predictor:

@@ -31,7 +31,7 @@ class Progress:
     epochs
         Number of epochs of the run.
     samples_per_epoch
-        Number of training samples in an epoch.
+        Number of training samples in an epoch; None if nobody knows.
     classifier
         Whether the history gets accuracies.
     validation
@@ -45,7 +45,7 @@ class Progress:
         enabled: bool,
         *,
         epochs: int,
-        samples_per_epoch: int,
+        samples_per_epoch: int | None,
         classifier: bool,
         validation: bool,
         begun: int = 0,
@@ -77,7 +77,7 @@ class Progress:
         epoch
             The running epoch, counted from 0.
         samples
-            Number of its samples done so far.
+            Number of its samples done so far; of all epochs if nobody knows how many it has.
         history
             The finished epochs. The object is read once more at the end of the run, so epochs
             that finish after the last update are shown too.
@@ -89,13 +89,13 @@ class _Run:
     """The state of the run that is shown, and the words for it."""
 
     def __init__(
-        self, epochs: int, samples_per_epoch: int, *, classifier: bool, validation: bool
+        self, epochs: int, samples_per_epoch: int | None, *, classifier: bool, validation: bool
     ) -> None:
         self.epochs = epochs
         self.begun = 0
         self.epoch = 0
         self.done = 0
-        self.total = epochs * samples_per_epoch
+        self.total = None if samples_per_epoch is None else epochs * samples_per_epoch
         self._samples_per_epoch = samples_per_epoch
         self._classifier = classifier
         self._validation = validation
@@ -105,7 +105,7 @@ class _Run:
     def update(self, epoch: int, samples: int, history: History) -> None:
         self._history = history
         self.epoch = epoch
-        self.done = epoch * self._samples_per_epoch + samples
+        self.done = epoch * (self._samples_per_epoch or 0) + samples
         if self._first is None:
             self._first = (time.perf_counter(), self.done)
 
@@ -146,7 +146,7 @@ class _Run:
             return []
         speed = (self.done - skipped) / seconds
         pace = [f"{_count(speed)} samples/s"]
-        if self.done < self.total:
+        if self.total is not None and self.done < self.total:
             pace.append(f"{_duration((self.total - self.done) / speed)} left")
         return pace
 

@@ -17,6 +17,7 @@ from ._checks import check_flag, check_number, check_whole
 from ._execution import Batch, Execution, Procedure
 from ._minimize import minimize
 from ._state import TrainingState, initial
+from ._stream import LARGEST, Batches, Source, Streaming
 from .errors import DivergenceError
 from .history import History
 from .kernels import clip, program
@@ -46,9 +47,10 @@ LOOK_SECONDS = 0.2  # how often a run without stopping rules comes back to Pytho
 
 def fit(
     net: MLP,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: ArrayLike | None = None,
+    y: ArrayLike | None = None,
     *,
+    batches: Batches | None = None,
     optimizer: Optimizer | None = None,
     batch_size: int | None = 32,
     epochs: int = 10,
@@ -81,6 +83,11 @@ def fit(
         Inputs [n, layer_sizes[0]].
     y
         Labels 0 to K-1 [n], or targets [n, O], as the loss asks (see `Loss`).
+    batches
+        In place of X and y: an iterable of (X, y) or (X, y, sample_weight), each of them a batch,
+        or a function that returns one anew for each epoch. A thread collects them ahead, so they
+        may be more than memory holds. They are taken in their order and size: `batch_size` and
+        `shuffle` say nothing then.
     optimizer
         See `fastmlp.optimizers`; None: `Adam()`.
     batch_size
@@ -93,8 +100,9 @@ def fit(
     sample_weight
         Weights [n] of the samples, at least 0; a batch's loss is the weighted mean.
     validation
-        Share of the samples in (0, 1) to set aside (by class for a classifier), or (X, y) or
-        (X, y, sample_weight) of others: loss and accuracy on them are recorded after each epoch.
+        Share of the samples in (0, 1) to set aside (by class for a classifier; not of `batches`),
+        or (X, y) or (X, y, sample_weight) of others: loss and accuracy on them are recorded after
+        each epoch.
     early_stopping
         When to stop before the last epoch, see `EarlyStopping`.
     accumulate
@@ -144,6 +152,8 @@ def fit(
         If learning_rate="lipschitz" meets a curvature that is not finite.
     ImportError
         If the optimizer is `LBFGS` and SciPy is not installed.
+
+    What the iteration over `batches` raises is raised here. The network keeps what it has learnt.
     """
     settings = Settings(
         optimizer=Adam() if optimizer is None else optimizer,
@@ -161,8 +171,8 @@ def fit(
         seed=seed,
     )
     training = prepare(
-        net, X, y, settings, sample_weight=sample_weight, validation=validation, state=None,
-        callbacks=callbacks, progress=progress, threads=threads,
+        net, X, y, settings, batches=batches, sample_weight=sample_weight, validation=validation,
+        state=None, callbacks=callbacks, progress=progress, threads=threads,
     )  # fmt: skip
     training.run()
     return training.history
@@ -232,10 +242,11 @@ class Settings:
 
 def train(
     net: MLP,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: ArrayLike | None,
+    y: ArrayLike | None,
     settings: Settings,
     *,
+    batches: Batches | None = None,
     sample_weight: ArrayLike | None = None,
     validation: Validation = None,
     state: TrainingState | None = None,
@@ -258,8 +269,8 @@ def train(
     raises.
     """
     training = prepare(
-        net, X, y, settings, sample_weight=sample_weight, validation=validation, state=state,
-        callbacks=callbacks, progress=progress, threads=threads,
+        net, X, y, settings, batches=batches, sample_weight=sample_weight, validation=validation,
+        state=state, callbacks=callbacks, progress=progress, threads=threads,
     )  # fmt: skip
     training.run()
     return training.state()
@@ -267,10 +278,11 @@ def train(
 
 def prepare(
     net: MLP,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: ArrayLike | None,
+    y: ArrayLike | None,
     settings: Settings,
     *,
+    batches: Batches | None,
     sample_weight: ArrayLike | None,
     validation: Validation,
     state: TrainingState | None,
@@ -284,9 +296,8 @@ def prepare(
     check_flag(progress, "progress")
     watchers = checked_callbacks(callbacks)
     team_size = resolve(threads)
-    samples = net._checked(X, y, sample_weight)
-    samples, held_out = _split(net, samples, validation, settings.seed_for(net))
-    procedure = settings.procedure(net, len(samples))
+    samples, held_out = _data(net, X, y, sample_weight, batches, validation, settings)
+    procedure = settings.procedure(net, LARGEST if isinstance(samples, Source) else len(samples))
     optimizer, stopping = settings.optimizer, settings.early_stopping
     if isinstance(optimizer, LBFGS):
         _refuse_for_lbfgs(
@@ -301,15 +312,14 @@ def prepare(
             state=state is not None,
         )
     schedule = schedule_of(optimizer, net, samples)
+    if isinstance(samples, Source):
+        samples.check_schedule(schedule)
     _check_stopping(stopping, schedule.monitor, held_out, net)
     start = initial(net, optimizer, settings.average is not None)
     state = start if state is None else state
     _check_state(state, start)
-    done = state.position.samples
-    if done not in (0, len(samples)) and (done > len(samples) or done % procedure.step_size):
-        raise ValueError(
-            f"the state is {done} samples into an epoch of other samples than these {len(samples)}"
-        )
+    if isinstance(samples, Batch):
+        _check_place(state.position.samples, len(samples), procedure.step_size)
     share = validation if isinstance(validation, (float, np.floating)) else None
     return Training(
         net, settings, procedure, schedule, samples, held_out, share, state, watchers, progress,
@@ -328,6 +338,14 @@ def _check_state(state: TrainingState, start: TrainingState) -> None:
             )
 
 
+def _check_place(done: int, samples: int, step_size: int) -> None:
+    """A state that is within an epoch is between two steps of it."""
+    if done not in (0, samples) and (done > samples or done % step_size):
+        raise ValueError(
+            f"the state is {done} samples into an epoch of other samples than these {samples}"
+        )
+
+
 class Training:
     """A training as callbacks see it, between two steps.
 
@@ -340,7 +358,8 @@ class Training:
     history
         Of the finished epochs.
     steps_per_epoch
-        Batches of an epoch; with `accumulate`, of so many batches each.
+        Batches of an epoch, with `accumulate` of so many batches each; None if what is given as
+        `batches` has no length.
     diverged
         Whether a `DivergenceError` is what ends it.
     """
@@ -351,7 +370,7 @@ class Training:
         settings: Settings,
         procedure: Procedure,
         schedule: Schedule,
-        samples: Batch,
+        samples: Batch | Source,
         held_out: Batch | None,
         share: float | None,
         state: TrainingState,
@@ -362,7 +381,11 @@ class Training:
         self.net, self.settings = net, settings
         self.history = copy.deepcopy(state.history)
         self.history.interrupted = self.history.stopped_early = False
-        self.steps_per_epoch = -(-len(samples) // procedure.step_size)
+        self.steps_per_epoch = (
+            samples.steps_per_epoch
+            if isinstance(samples, Source)
+            else -(-len(samples) // procedure.step_size)
+        )
         self.diverged = False
         self._procedure, self._schedule = procedure, schedule
         self._samples, self._held_out, self._share = samples, held_out, share
@@ -380,7 +403,7 @@ class Training:
     @property
     def batch(self) -> int:
         """Batches of the running epoch that are done; 0 between two epochs."""
-        return self._execution.steps_of(self._execution.samples_done)
+        return self._execution.steps_done
 
     @property
     def step(self) -> int:
@@ -424,7 +447,7 @@ class Training:
         with Progress(
             self._has_bar,
             epochs=self.settings.epochs,
-            samples_per_epoch=len(self._samples),
+            samples_per_epoch=len(self._samples) if isinstance(self._samples, Batch) else None,
             classifier=net.is_classifier,
             validation=self._held_out is not None,
             begun=len(history),
@@ -435,6 +458,7 @@ class Training:
                 history.interrupted = True
                 return
             if isinstance(optimizer, LBFGS):
+                assert isinstance(self._samples, Batch)
                 minimize(
                     net, optimizer, self._samples, self._held_out, self.settings.epochs,
                     self._threads, history,
@@ -443,6 +467,8 @@ class Training:
             self._begin()
             self._bar = bar if self._has_bar else None
             with contextlib.ExitStack() as ends:
+                if isinstance(self._execution, Streaming):
+                    ends.callback(self._execution.close)
                 try:
                     for callback in self._callbacks:
                         callback.on_train_begin(self)
@@ -463,19 +489,22 @@ class Training:
         self._execution = self._make_execution(state)
         net.theta[...] = state.average if len(state.average) else state.theta
         net.running[...] = state.running
-        self._started, self._seconds_before = state.position, state.history.seconds
+        self._seen_before = self._execution.samples_seen
+        self._seconds_before = state.history.seconds
         self._initial = None  # its memory is free
         self._begin_time = time.perf_counter()
 
-    def _make_execution(self, state: TrainingState) -> Execution:
-        return Execution(
-            self.net,
-            procedure=self._procedure,
-            samples=self._samples,
-            others=self._held_out,
-            threads=self._threads,
-            state=state,
-        )
+    def _make_execution(self, state: TrainingState) -> Execution | Streaming:
+        samples = self._samples
+        how: dict[str, Any] = {
+            "procedure": self._procedure,
+            "others": self._held_out,
+            "threads": self._threads,
+            "state": state,
+        }
+        if isinstance(samples, Source):
+            return Streaming(self.net, samples, **how)
+        return Execution(self.net, samples=samples, **how)
 
     def _go(self) -> None:
         """Go from one place where somebody wants to look to the next."""
@@ -538,9 +567,9 @@ class Training:
         False if Ctrl-C ended it early.
         """
         execution = self._execution
-        epochs, steps, pause = self._extent(min(epochs, self.settings.epochs - self.epoch))
+        epochs, pause = self._extent(min(epochs, self.settings.epochs - self.epoch))
         complete = execution.train(
-            epochs, self._rates(steps), pause=pause, watch=self._watch, here=self._is_short
+            epochs, self._rates, pause=pause, watch=self._watch, here=self._is_short
         )
         is_finite = execution.write_back()
         self._record()
@@ -550,24 +579,23 @@ class Training:
             raise self._divergence()
         return complete
 
-    def _extent(self, epochs: int) -> tuple[int, int, int]:
-        """Epochs and steps of the next call, and after how many samples of the last it pauses."""
-        done, end = self.batch, epochs * self.steps_per_epoch  # steps of the running epoch on
+    def _extent(self, epochs: int) -> tuple[int, int]:
+        """Epochs of the next call, and after how many batches of the last it pauses (0: never)."""
+        done, per_epoch = self.batch, self._execution.steps_per_epoch
         looks = [done + c.every - self.step % c.every for c in self._callbacks if c.every]
-        target = min(looks, default=end + 1)
-        if target > end:
-            return epochs, end - done, 0
-        epoch, batch = divmod(target - 1, self.steps_per_epoch)
-        samples = min((batch + 1) * self._execution.step_rows, len(self._samples))
-        return epoch + 1, target - done, samples
+        target = min(looks, default=epochs * per_epoch + 1)  # counted from the running epoch on
+        if target > epochs * per_epoch:
+            return epochs, 0
+        epoch, batch = divmod(target - 1, per_epoch)
+        return epoch + 1, batch + 1
 
-    def _rates(self, count: int) -> NDArray[np.float64]:
-        """The learning rates of the next steps."""
-        if count == 0:
+    def _rates(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The learning rates of steps that come next."""
+        if not len(steps):
             return np.zeros(0)
-        position, per_epoch = self._execution.position, self.steps_per_epoch
-        steps = position.steps + np.arange(count)
-        total = position.steps - self.batch + (self.settings.epochs - position.epochs) * per_epoch
+        execution = self._execution
+        total = execution.step_after(self.settings.epochs - execution.position.epochs)
+        per_epoch = execution.steps_per_epoch
         rates = np.asarray(self._schedule.rates(steps, total, per_epoch), np.float64)
         if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
             raise ValueError(
@@ -588,7 +616,7 @@ class Training:
     def _show(self) -> None:
         if self._bar is not None:
             self._record()
-            self._bar.update(len(self.history), self._execution.samples_done, self.history)
+            self._bar.update(len(self.history), self._execution.samples_shown, self.history)
 
     def _record(self) -> None:
         """Enter what the call has finished; as often as one likes."""
@@ -599,19 +627,17 @@ class Training:
         history.learning_rate[first:] = execution.learning_rates
         elapsed = time.perf_counter() - self._begin_time
         history.seconds = self._seconds_before + elapsed
-        seen = (len(history) - self._started.epochs) * len(self._samples)
-        seen += execution.samples_done - self._started.samples
-        history.samples_per_second = seen / elapsed
+        history.samples_per_second = (execution.samples_seen - self._seen_before) / elapsed
 
     def _divergence(self) -> DivergenceError:
         """Find the first layer whose values are not finite in the step that failed."""
         net, execution = self.net, self._execution
         layer = execution.spoilt_layer()
         if layer is None:
-            values = net.activations(self._samples.x[execution.current_rows]).pre_activations
+            values = net.activations(execution.current_inputs).pre_activations
             spoilt = [i for i, z in enumerate(values, 1) if not np.isfinite(z).all()]
             layer = spoilt[0] if spoilt else len(values)
-        epoch, step = len(self.history) + 1, execution.steps_of(execution.samples_done)
+        epoch, step = len(self.history) + 1, execution.steps_done
         if execution.diverged:
             step += 1
         elif not step:  # seen when the epoch was over
@@ -619,10 +645,38 @@ class Training:
         return DivergenceError(epoch, step, layer, self.history)
 
 
-def schedule_of(optimizer: Optimizer, net: MLP, train: Batch) -> Schedule:
+def _data(
+    net: MLP,
+    X: ArrayLike | None,
+    y: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+    batches: Batches | None,
+    validation: Validation,
+    settings: Settings,
+) -> tuple[Batch | Source, Batch | None]:
+    """What to train on, and what to validate on if anything."""
+    if batches is None:
+        if X is None and y is None:
+            raise TypeError("fit needs X and y, or batches")
+        given: Any = (X, y, sample_weight)  # one that is None is refused like what else is no array
+        samples = net._checked(*given)
+        return _split(net, samples, validation, settings.seed_for(net))
+    if not (X is None and y is None and sample_weight is None):
+        raise ValueError("batches excludes X, y and sample_weight, which they hold")
+    if validation is not None and not isinstance(validation, tuple):
+        raise ValueError(f"validation must be (X, y) where batches are given, got {validation!r}")
+    if isinstance(settings.optimizer, Optimizer) and settings.optimizer.is_full_batch:
+        name = type(settings.optimizer).__name__
+        raise ValueError(f"{name} takes all samples in a step: it needs X and y, not batches")
+    source = Source(net, batches, settings.accumulate, settings.epochs)
+    return source, None if validation is None else _validation(net, validation)
+
+
+def schedule_of(optimizer: Optimizer, net: MLP, train: Batch | Source) -> Schedule:
     """The learning rates of an optimizer, for these samples if they depend on them."""
     rate = _rate_of(optimizer)
     if rate == "lipschitz":
+        assert isinstance(train, Batch)  # as the rule is full-batch
         from .curvature import Lipschitz  # and with it the kernels of the Hessian
 
         return Lipschitz(net, train)
@@ -716,14 +770,7 @@ def _split(net: MLP, batch: Batch, validation: Validation, seed: int) -> tuple[B
     if validation is None:
         return batch, None
     if isinstance(validation, tuple):
-        if len(validation) not in (2, 3):
-            raise ValueError(
-                "validation must be a share, a pair (X, y) or (X, y, sample_weight), "
-                f"got {len(validation)} arrays"
-            )
-        X, y, *weight = validation
-        names = ("validation[0]", "validation[1]", "validation[2]")
-        return batch, net._checked(X, y, weight[0] if weight else None, names)
+        return batch, _validation(net, validation)
     if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)):
         raise TypeError(
             f"validation must be a share or a tuple (X, y), got a {type(validation).__name__}"
@@ -745,6 +792,18 @@ def _split(net: MLP, batch: Batch, validation: Validation, seed: int) -> tuple[B
             f"{'train' if not len(kept) else 'validate'} on"
         )
     return batch.take(kept), batch.take(held_out)
+
+
+def _validation(net: MLP, given: tuple[ArrayLike, ...]) -> Batch:
+    """Check samples to validate on."""
+    if len(given) not in (2, 3):
+        raise ValueError(
+            "validation must be a share, a pair (X, y) or (X, y, sample_weight), "
+            f"got {len(given)} arrays"
+        )
+    X, y, *weight = given
+    names = ("validation[0]", "validation[1]", "validation[2]")
+    return net._checked(X, y, weight[0] if weight else None, names)
 
 
 def held_out_rows(batch: Batch, share: float, seed: int) -> NDArray[np.int64]:

@@ -210,8 +210,6 @@ def step(
         even, odd = atomic_load(team, ABORT_EVEN), atomic_load(team, ABORT_ODD)
         is_last = even == AFTER_STEP or odd == AFTER_STEP
         going = not (even == AT_ONCE or odd == AT_ONCE or atomic_load(team, DIVERGED))
-        if fused:
-            barrier(team, job.threads)  # all have read that before the next step writes to it
     if not going:
         return False, True, passes
     if work.member == 0:
@@ -219,6 +217,8 @@ def step(
         totals[LOSS] += loss
         totals[ACCURACY] += right
         totals[WEIGHT] += sum_of_weights
+    if plan.groups > 1 and fused:
+        barrier(team, job.threads)  # all have read the above before the next step writes to it
     if groups > 1:
         add_groups(work, parameters, groups, job.threads)
     if not fused and job.optimizer != KEEP:

@@ -30,7 +30,6 @@ from .workers import is_short, threads_of
 __all__ = ["BaseMLP"]
 
 Array = NDArray[Any]
-BLOCK = 8192  # rows of a sparse matrix that a prediction makes dense at a time
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
@@ -214,12 +213,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
             X = self.encoder_.transform(X)
         else:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        predict, threads = self._network()._predictor, threads_of(self.n_jobs)
-        if not sparse.issparse(X):
-            return predict(X, softmax, threads)
-        X = X.tocsr()
-        blocks = [X[first : first + BLOCK] for first in range(0, X.shape[0], BLOCK)]
-        return np.concatenate([predict(block.toarray(), softmax, threads) for block in blocks])
+        return self._network()._predictor(X, softmax, threads_of(self.n_jobs))
 
     def _is_stochastic(self) -> bool:
         if self.solver == "lbfgs" or isinstance(self.solver, LBFGS):

@@ -43,6 +43,10 @@ class Descent(Training):
         Those [n, O] of the samples to validate on, after the last epoch.
     """
 
+    steps_per_epoch: int
+    _samples: Batch
+    _execution: Execution
+
     def __init__(
         self,
         net: MLP,
@@ -137,16 +141,15 @@ class Descent(Training):
         if self._rng is not None:  # the program reads the order from this array
             chosen[...] = sklearn.utils.shuffle(chosen, random_state=self._rng)
 
-    def _extent(self, epochs: int) -> tuple[int, int, int]:
+    def _extent(self, epochs: int) -> tuple[int, int]:
         """Up to the last batch if that is smaller: its penalty is larger."""
-        epochs, steps, pause = super()._extent(1)
-        done, last = self.batch, self.steps_per_epoch - 1
-        if self._alpha and self._rest and done < last < done + steps:
-            return 1, last - done, last * self._procedure.batch_size
-        return epochs, steps, pause
+        epochs, pause = super()._extent(1)
+        last = self.steps_per_epoch - 1
+        if self._alpha and self._rest and self.batch < last and not 0 < pause <= last:
+            return 1, last
+        return epochs, pause
 
-    def _rates(self, count: int) -> NDArray[np.float64]:
-        steps = self.step + np.arange(count)
+    def _rates(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         per_epoch = self.steps_per_epoch
         return self._solver.rate.rates(steps, self.settings.epochs * per_epoch, per_epoch)
 
