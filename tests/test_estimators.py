@@ -1,9 +1,11 @@
 """The estimators among scikit-learn's tools, and what they can beyond scikit-learn's own."""
 
+import _thread
 import copy
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -375,6 +377,19 @@ def test_divergence_keeps_the_best_or_raises():
         ).fit(X_REG, Y_REG)
     assert np.isnan(model.validation_scores_[-1])
     assert np.isfinite(model.predict(X_REG)).all()
+
+
+@pytest.mark.parametrize("limit", [0, 2**22], ids=["team", "here"])
+def test_ctrl_c_keeps_what_was_learnt(limit, monkeypatch):
+    monkeypatch.setattr("fastmlp.estimators.workers.SHORT_EPOCH", limit)
+    classifier(max_iter=1).fit(X, y)  # compiled
+    model = classifier(max_iter=10**6, n_iter_no_change=np.inf)
+    timer = threading.Timer(0.5, _thread.interrupt_main)
+    timer.start()
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        model.fit(X, y)
+    assert 0 < model.n_iter_ < 10**6
+    assert model.predict_proba(X).shape == (150, 3)
 
 
 def test_several_labels_with_early_stopping_and_weights():

@@ -13,6 +13,7 @@ and a learning rate that changes is a table with the name of a schedule.
 
 import inspect
 import json
+import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ _FIT = (
     *("accumulate", "clip_value", "clip_norm", "clip_global_norm", "average"),
     *("learning_rate_factors", "checkpoint_every", "threads", "seed"),
 )
+
+_COMMENT: Any = {"width": 98, "initial_indent": "# ", "subsequent_indent": "# "}
 
 Settings = dict[str, Any]
 
@@ -342,7 +345,7 @@ def render(settings: Mapping[str, Any]) -> str:
         value = settings[name]
         if name == "optimizer":
             value = _completed(OPTIMIZERS, {"name": value} if isinstance(value, str) else value)
-        lines += ["", f"# {setting.comment}"]
+        lines += ["", *textwrap.wrap(setting.comment, **_COMMENT)]
         if value is None:
             lines.append(f"# {name} = {_toml(setting.example)}")
         else:

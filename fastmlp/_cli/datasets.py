@@ -89,7 +89,8 @@ def info(name: Name, json: Json = False) -> None:
         "classes": entry.classes,
         "source": _SOURCE,
         "license": _LICENSE,
-        "path": path if path is not None and path.exists() else None,
+        "path": path,
+        "downloaded": _is_here(path),
     }
     (print_json if json else print_facts)(facts)
 
@@ -172,6 +173,19 @@ def _path(name: str) -> Path | None:
         return _mnist.mnist_folder()
     except ImportError:
         return None
+
+
+def _is_here(path: Path | None) -> bool:
+    """Whether all files of a data set are there."""
+    from fastmlp.datasets._mnist import find_files
+
+    if path is None or path.is_file():
+        return path is not None
+    try:
+        find_files(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _npz(data: "Dataset") -> bytes:

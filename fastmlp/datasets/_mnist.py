@@ -94,7 +94,7 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Dataset:
     >>> data = load_mnist("folder/with/mnist")  # doctest: +SKIP
     """
     folder = _download() if path is None else Path(path)
-    train_images, train_labels, test_images, test_labels = _find_files(folder)
+    train_images, train_labels, test_images, test_labels = find_files(folder)
     X_train, y_train = _read_samples(train_images, train_labels)
     X_test, y_test = _read_samples(test_images, test_labels)
     return Dataset(
@@ -145,7 +145,7 @@ def _download() -> Path:
     return Path(cache.path)
 
 
-def _find_files(folder: Path) -> list[Path]:
+def find_files(folder: Path) -> list[Path]:
     """Return the paths of the four files in the order of ``_GZIP_SHA256``."""
     found = {
         name: candidate
