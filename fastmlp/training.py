@@ -87,7 +87,8 @@ def fit(
         In place of X and y: an iterable of (X, y) or (X, y, sample_weight), each of them a batch,
         or a function that returns one anew for each epoch. A thread collects them ahead, so they
         may be more than memory holds. They are taken in their order and size: `batch_size` and
-        `shuffle` say nothing then.
+        `shuffle` say nothing then. What the iteration raises is raised here, and the network keeps
+        what it has learnt.
     optimizer
         See `fastmlp.optimizers`; None: `Adam()`.
     batch_size
@@ -152,8 +153,6 @@ def fit(
         If learning_rate="lipschitz" meets a curvature that is not finite.
     ImportError
         If the optimizer is `LBFGS` and SciPy is not installed.
-
-    What the iteration over `batches` raises is raised here. The network keeps what it has learnt.
     """
     settings = Settings(
         optimizer=Adam() if optimizer is None else optimizer,
