@@ -1,5 +1,6 @@
 """What every callback is: the base class, and what `fit` makes of what it is given."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,11 @@ class Callback:
 
     every: int | None = None
     every_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        settings = inspect.signature(type(self)).parameters
+        shown = (f"{name}={getattr(self, name)!r}" for name in settings if hasattr(self, name))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     @property
     def looks_at_epochs(self) -> bool:

@@ -53,12 +53,13 @@ class TimeLimit(Callback):
 
     Examples
     --------
-    >>> TimeLimit(3600).every_seconds
-    3600.0
+    >>> TimeLimit(3600)
+    TimeLimit(seconds=3600.0)
     """
 
     def __init__(self, seconds: float) -> None:
-        self.every_seconds = check_number(seconds, "seconds", 0.0, open_low=True)
+        self.seconds = check_number(seconds, "seconds", 0.0, open_low=True)
+        self.every_seconds = self.seconds
 
     def on_batch_end(self, training: Training) -> None:
         """Stop."""
@@ -264,8 +265,8 @@ class JSONLinesLogger(_LogFile):
 
     Examples
     --------
-    >>> JSONLinesLogger("log.jsonl").path
-    'log.jsonl'
+    >>> JSONLinesLogger("log.jsonl")
+    JSONLinesLogger(path='log.jsonl')
     """
 
     def _kept(self, lines: Iterable[str], epochs: int) -> list[str]:

@@ -17,6 +17,7 @@ nothing else can be made from a file, and no code is run.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -87,7 +88,8 @@ class Checkpoint(Callback):
         If a setting is not what it should be; while training, if the network's metadata is not
         text.
     OSError
-        While training, if the file cannot be written.
+        When training begins, if there is no folder for the file; while training, if the file cannot
+        be written.
 
     Examples
     --------
@@ -120,11 +122,8 @@ class Checkpoint(Callback):
             every_batches = check_whole(every_batches, "every_batches", 1)
         if every_seconds is not None:
             every_seconds = check_number(every_seconds, "every_seconds", 0.0, open_low=True)
-        self.every_epochs, self.every, self.every_seconds = (
-            every_epochs,
-            every_batches,
-            every_seconds,
-        )
+        self.every_epochs, self.every_seconds = every_epochs, every_seconds
+        self.every_batches = self.every = every_batches
         self._saved: tuple[int, int] | None = None
 
     @property
@@ -134,6 +133,9 @@ class Checkpoint(Callback):
 
     def on_train_begin(self, training: Training) -> None:
         """Note what is there: what it was resumed from need not be saved again."""
+        folder = os.path.dirname(os.path.realpath(self.path))
+        if not os.path.isdir(folder):  # now, not after hours
+            raise FileNotFoundError(errno.ENOENT, "there is no folder for the checkpoint", self.path)
         self._samples = _describe_samples(training)
         self._saved = (training.epoch, training.step) if training.step else None
 
@@ -154,7 +156,7 @@ class Checkpoint(Callback):
     def _save(self, training: Training) -> None:
         every = {
             "every_epochs": self.every_epochs,
-            "every_batches": self.every,
+            "every_batches": self.every_batches,
             "every_seconds": self.every_seconds,
         }
         content = _to_bytes(training, {"every": every, "samples": self._samples})

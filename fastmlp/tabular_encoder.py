@@ -172,12 +172,27 @@ class TabularEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         numbers = iter(())
         if any(is_number):
             chosen = [column for column, of in zip(columns, is_number, strict=True) if of]
-            numbers = iter(check_array(np.column_stack(chosen), dtype=np.float64).T)
+            table = check_array(np.column_stack(chosen), dtype=np.float64, ensure_all_finite=False)
+            self._check_finite(table, is_number)
+            numbers = iter(table.T)
         parts = [
             next(numbers)[:, np.newaxis] if categories is None else _one_hot(column, categories)
             for column, categories in zip(columns, self.categories_, strict=True)
         ]
         return np.hstack(parts)
+
+    def _check_finite(self, table: Array, is_number: list[bool]) -> None:
+        """Raise ValueError with the place of the first number that is missing or infinite."""
+        wrong = ~np.isfinite(table)
+        if not wrong.any():
+            return
+        row, column = np.argwhere(wrong)[0]
+        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
+        name = [name for name, of in zip(names, is_number, strict=True) if of][column]
+        raise ValueError(
+            "X must not hold NaN or inf in columns of numbers, "
+            f"column {name!r} has {table[row, column]} in row {row}"
+        )
 
 
 def _categories(column: Array) -> Array:

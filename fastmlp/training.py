@@ -655,10 +655,9 @@ def _data(
 ) -> tuple[Batch | Source, Batch | None]:
     """What to train on, and what to validate on if anything."""
     if batches is None:
-        if X is None and y is None:
+        if X is None or y is None:
             raise TypeError("fit needs X and y, or batches")
-        given: Any = (X, y, sample_weight)  # one that is None is refused like what else is no array
-        samples = net._checked(*given)
+        samples = net._checked(X, y, sample_weight)
         return _split(net, samples, validation, settings.seed_for(net))
     if not (X is None and y is None and sample_weight is None):
         raise ValueError("batches excludes X, y and sample_weight, which they hold")

@@ -401,12 +401,8 @@ def test_what_is_refused(case: str) -> None:
 
 
 def test_x_and_y_are_needed_without_batches() -> None:
-    for arguments, words in (
-        ({}, "fit needs X and y, or batches"),
-        ({"X": X}, "y must be integer class labels 0 to 2, got dtype object"),
-        ({"y": Y}, "X must be an array of real numbers, got dtype object"),
-    ):
-        with pytest.raises(TypeError, match=words):
+    for arguments in ({}, {"X": X}, {"y": Y}):
+        with pytest.raises(TypeError, match="fit needs X and y, or batches"):
             fm.fit(classifier(), **arguments)
 
 

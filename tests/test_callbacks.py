@@ -415,3 +415,25 @@ def test_norms_of_the_parameters() -> None:
     assert monitor.steps == [5, 10, 15]
     flat = np.concatenate([p.ravel() for p in (*net.weights, *net.biases)]).astype(np.float64)
     assert monitor.parameter_norms[-1] == pytest.approx(np.linalg.norm(flat), rel=1e-12)
+
+
+def test_representation() -> None:
+    """Settings as they are given, of a user's class too."""
+    for text in (
+        "Checkpoint(path='run', every_epochs=None, every_batches=5, every_seconds=None)",
+        "CSVLogger(path='log.csv')",
+        "LearningRateMonitor(every=None)",
+        "TargetReached(target=0.5, monitor='loss')",
+        "TimeLimit(seconds=2.0)",
+    ):
+        assert repr(eval(f"fm.{text}")) == text
+    assert repr(fm.Callback()) == "Callback()"
+    assert repr(Diary("one", [], every=3)) == "Diary(name='one', notes=[], every=3)"
+
+
+def test_checkpoint_without_a_folder_fails_before_the_training(tmp_path: Path) -> None:
+    net, checkpoint = network(), fm.Checkpoint(tmp_path / "none" / "run", every_epochs=100)
+    before = net.theta.copy()
+    with pytest.raises(FileNotFoundError, match=r"no folder for the checkpoint: '.*run'"):
+        fm.fit(net, X, LABELS, callbacks=[checkpoint], **HOW)
+    assert np.array_equal(net.theta, before)

@@ -139,8 +139,13 @@ def test_wrong_columns(columns: Any, message: str) -> None:
 
 
 def test_missing_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="contains NaN"):
-        TabularEncoder().fit([[1.0], [NAN]])
+    with pytest.raises(ValueError, match=r"NaN or inf .* column 1 has nan in row 1"):
+        TabularEncoder([0]).fit([[1.0, 2.0], [NAN, NAN]])
+    frames = pytest.importorskip("pandas")
+    frame = frames.DataFrame({"city": ["a", "b"], "age": [1.0, 2.0]})
+    encoder = TabularEncoder().fit(frame)
+    with pytest.raises(ValueError, match=r"column 'age' has -inf in row 0"):
+        encoder.transform(frame.assign(age=[-np.inf, 2.0]))
     with pytest.raises(NotFittedError):
         TabularEncoder().transform([[1.0]])
 

@@ -147,3 +147,9 @@ def test_refit_without_it() -> None:
     assert not hasattr(estimator, "encoder_")
     assert [w.shape for w in estimator.coefs_] == [(6, 100), (100, 1)]
     assert estimator.score(X, y) > 0.8
+
+
+def test_categories_without_the_preset() -> None:
+    estimator = fm.MLPClassifier(categorical_features=[0])
+    with pytest.raises(ValueError, match=r"categorical_features needs preset='tabular', got \[0\]"):
+        estimator.fit(*classes_of(2))

@@ -133,7 +133,7 @@ class Job:
         y = models.targets(tests, names)
         if not quiet and not json:
             print_training(history)
-            print_test(net, tests.X, y, names)
+            print_test(net, tests.X, y, names, "test ")
             print_line(f"saved {self._model(source)}")
             for done, path in (("logged", self.log), ("plotted", self.plot)):
                 if path is not None:

@@ -78,19 +78,24 @@ def print_training(history: fm.History) -> None:
         if len(history):
             print_line(str(history))
     print_line(f"kernels compiled or loaded in {history.compile_seconds:.2f} s")
-    print_line(
-        f"trained {epochs} in {history.seconds:.2f} s, {history.samples_per_second:,.0f} samples/s"
-    )
+    speed = history.samples_per_second  # 0 if what was resumed was over
+    ending = f", {speed:,.0f} samples/s" if speed > 0 else ""
+    print_line(f"trained {epochs} in {history.seconds:.2f} s{ending}")
 
 
-def print_test(net: fm.MLP, X: NDArray[Any], y: NDArray[Any], classes: Sequence[str]) -> None:
-    """Test a network and print the outcome, for up to 20 classes with a confusion matrix."""
+def print_test(
+    net: fm.MLP, X: NDArray[Any], y: NDArray[Any], classes: Sequence[str], what: str = ""
+) -> None:
+    """Test a network and print the outcome, for up to 20 classes with a confusion matrix.
+
+    `what` says which samples they are, as in "test ".
+    """
     result = net.evaluate(X, y)
     if result.accuracy is None:
-        print_line(f"test loss {format_number(result.loss)} ({net.loss}) on {len(X):,} samples")
+        print_line(f"{what}loss {format_number(result.loss)} ({net.loss}) on {len(X):,} samples")
         return
     print_line(
-        f"test accuracy {100.0 * result.accuracy:.2f} % on {len(X):,} samples, "
+        f"{what}accuracy {100.0 * result.accuracy:.2f} % on {len(X):,} samples, "
         f"loss {format_number(result.loss)}"
     )
     if len(classes) <= _MAX_CLASSES:

@@ -121,6 +121,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                 raise ValueError(f"partial_fit is of no use to preset={self.preset!r}")
             fit_preset(self, X, y, sample_weight, others)
             return self
+        if not (self.categorical_features is None or isinstance(self.categorical_features, str)):
+            raise ValueError(
+                f"categorical_features needs preset='tabular', got {self.categorical_features!r}"
+            )
         self.__dict__.pop("encoder_", None)
         sizes = self.hidden_layer_sizes
         hidden = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
