@@ -135,7 +135,7 @@ class Checkpoint(Callback):
         """Note what is there: what it was resumed from need not be saved again."""
         folder = os.path.dirname(os.path.realpath(self.path))
         if not os.path.isdir(folder):  # now, not after hours
-            raise FileNotFoundError(errno.ENOENT, "there is no folder for the checkpoint", self.path)
+            raise FileNotFoundError(errno.ENOENT, "no folder for the checkpoint", self.path)
         self._samples = _describe_samples(training)
         self._saved = (training.epoch, training.step) if training.step else None
 
