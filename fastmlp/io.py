@@ -184,7 +184,10 @@ def load(path: str | os.PathLike[str]) -> "MLP":
     try:
         arguments, values, metadata = _read(path)
         net = MLP(**arguments, initializer="zeros")
-    except (SafetensorError, TypeError, ValueError, OverflowError) as error:
+    except SafetensorError as error:
+        what = f"it is no safetensors file, or damaged ({error})"
+        raise ValueError(f"cannot load {path!r} as a network: {what}") from error
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"cannot load {path!r} as a network: {error}") from error
     for tensor, view in tensors_of(net):
         view[...] = values[tensor.name]

@@ -702,7 +702,10 @@ def test_damaged_numpy_files() -> None:
         (["train", "empty"], "train-images-idx3-ubyte"),
         (["train", "mnist157", "--loss", "squared_error"], "mnist157 holds classes: the loss must"),
         (["evaluate", "nothing", "mnist157"], "nothing: No such file or directory"),
-        (["evaluate", "notes.txt", "mnist157"], "cannot load 'notes.txt' as a network"),
+        (
+            ["evaluate", "notes.txt", "mnist157"],
+            "'notes.txt' as a network: it is no safetensors file",
+        ),
         (["evaluate", "m", "mnist157"], "class '5' is unknown; the classes are 0, 1"),
         (["predict", "m", "mnist157", "--output", "o.csv"], "X must have shape (n, 2) to match"),
         (

@@ -435,3 +435,17 @@ def test_scikit_learn_is_imported_only_for_the_estimators():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "fastmlp[sklearn]"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (fm.Adam(), r"must be given to the optimizer, got Cosine\(rate=0\.1"),
+        ("lbfgs", "a schedule as learning_rate is of no use to the solver lbfgs"),
+        (fm.LBFGS(), "a schedule as learning_rate is of no use to the solver lbfgs"),
+    ],
+)
+def test_a_schedule_that_nobody_would_follow(solver: Any, message: str) -> None:
+    rate = fm.schedules.Cosine(0.1)
+    with pytest.raises(ValueError, match=message):
+        fm.MLPClassifier(solver=solver, learning_rate=rate).fit(X, y)

@@ -152,7 +152,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         given = self._given(head, *others)
         threads = 1 if is_short(self.network_, len(columns)) else threads_of(self.n_jobs)
         if self.solver == "lbfgs" or isinstance(self.solver, LBFGS):
-            for name, is_given in (("X_val", given is not None), ("callbacks", self.callbacks)):
+            for name, is_given in (
+                ("X_val", given is not None),
+                ("callbacks", self.callbacks),
+                ("a schedule as learning_rate", not isinstance(self.learning_rate, str)),
+            ):
                 if is_given:
                     raise ValueError(f"{name} is of no use to the solver lbfgs")
             fit_lbfgs(self, head, data, threads)

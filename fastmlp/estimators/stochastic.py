@@ -102,6 +102,8 @@ def _solver_of(estimator: Any) -> Solver:
     """What `solver` and the parameters that belong to it stand for, before its first step."""
     rule, rate = estimator.solver, estimator.learning_rate
     if isinstance(rule, Optimizer):
+        if not isinstance(rate, str):
+            raise ValueError(f"learning_rate must be given to the optimizer, got {rate!r}")
         return Solver(rule, ScheduledRate(as_schedule(getattr(rule, "learning_rate", None))))
     initial, power = float(estimator.learning_rate_init), float(estimator.power_t)
     if rule == "sgd":
