@@ -25,7 +25,7 @@ from .mlp import MLP
 from .optimizers import LBFGS, Adam, Optimizer
 from .progress import Progress
 from .rates import Factors, rate_factors
-from .schedules import Schedule, as_schedule
+from .schedules import Schedule, as_schedule, checked_rates
 from .stopping import MONITORS, EarlyStopping
 from .threads import POLL_SECONDS, resolve
 
@@ -596,12 +596,7 @@ class Training:
         execution = self._execution
         total = execution.step_after(self.settings.epochs - execution.position.epochs)
         per_epoch = execution.steps_per_epoch
-        rates = np.asarray(self._schedule.rates(steps, total, per_epoch), np.float64)
-        if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
-            raise ValueError(
-                "learning_rate must give a finite rate of at least 0 for each step, "
-                f"{self._schedule!r} gave {rates}"
-            )
+        rates = checked_rates(self._schedule, steps, total, per_epoch)
         monitor = self._schedule.monitor
         if monitor is not None:
             rates = rates * self._schedule.multiplier(getattr(self.history, monitor))
