@@ -581,7 +581,7 @@ class Training:
 
     def _extent(self, epochs: int) -> tuple[int, int]:
         """Epochs of the next call, and after how many batches of the last it pauses (0: never)."""
-        done, per_epoch = self.batch, self._execution.steps_per_epoch
+        done, per_epoch = self.batch, self.steps_per_epoch or LARGEST
         looks = [done + c.every - self.step % c.every for c in self._callbacks if c.every]
         target = min(looks, default=epochs * per_epoch + 1)  # counted from the running epoch on
         if target > epochs * per_epoch:
