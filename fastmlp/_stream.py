@@ -230,17 +230,18 @@ class Streaming:
         self.begin = self.position
         self.history, self.learning_rates = self.history[:0], []
         self._is_pausing = False
-        last = pause if epochs == 1 and pause else LARGEST
+        # by its number, as how many of the epoch were done before is known with its first block
+        last = self._first_step + (pause if epochs == 1 and pause else LARGEST)
         try:
             while self._has_block(watch):
                 if self._is_pausing:
                     return True
                 execution = self._execution
-                steps = last - (self.steps_done - execution.steps_done)  # of the block
+                steps = last - (self.position.steps - execution.steps_done)  # of the block
                 steps = min(steps, execution.steps_per_epoch)
                 if not execution.train(1, rates, pause=steps, watch=watch, here=here):
                     return False
-                if self.diverged or self._is_pausing or self.steps_done >= last:
+                if self.diverged or self._is_pausing or self.position.steps >= last:
                     return True
             self._finish_epoch()
         except Exception:

@@ -36,7 +36,7 @@ from ._checks import check_number, check_whole
 from ._execution import Batch
 from ._state import Position, TrainingState
 from ._stream import Batches, Source
-from .history import History
+from .history import SERIES, History
 from .layout import Layout, Tensor, aligned_zeros
 from .mlp import MLP
 from .optimizers import Optimizer
@@ -51,7 +51,6 @@ LOOKED_AT = 256  # rows of the samples that are compared
 
 _HEADER_KEY = "fastmlp-checkpoint"
 _VECTORS = ("theta", "running", "first", "second", "average", "best")
-_SERIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 _CLASSES: dict[str, type[Any]] = {
     name: getattr(module, name)
     for module in (optimizers, schedules)
@@ -226,7 +225,7 @@ def resume(
     See `Checkpoint`.
     """
     path = os.fspath(path)
-    file = _read(path)
+    file = read(path)
     changes: dict[str, Any] = {"optimizer": optimizer, "early_stopping": early_stopping}
     for name in file.missing:
         if changes[name] is None:
@@ -260,7 +259,7 @@ def resume(
 
 
 @dataclasses.dataclass(frozen=True)
-class _File:
+class File:
     """What a file holds, checked; `missing` are the arguments that it cannot hold."""
 
     net: MLP
@@ -284,7 +283,7 @@ def _to_bytes(training: Training, header: dict[str, Any]) -> bytes:
         name: np.ascontiguousarray(tensor.view(vectors[vector]))
         for name, vector, tensor in _places(net.layout, [v for v, f in vectors.items() if len(f)])
     }
-    for name in _SERIES:
+    for name in SERIES:
         tensors[f"history.{name}"] = np.array(getattr(history, name), np.float64)
     numbers = (*position.sums, position.learning_rate, patience.best, history.seconds)
     tensors["numbers"] = np.array(numbers, np.float64)
@@ -327,7 +326,7 @@ def _digest(header: Mapping[str, Any], tensors: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: str) -> _File:
+def read(path: str) -> File:
     """Read the file, or the one before it if that cannot be done."""
     previous = os.path.realpath(path) + PREVIOUS
     try:
@@ -340,7 +339,7 @@ def _read(path: str) -> _File:
         return file
 
 
-def _load(path: str) -> _File:
+def _load(path: str) -> File:
     """Read and check one file; ValueError if it is no sound checkpoint."""
     with open(path, "rb"):
         pass  # safetensors reports a folder or a file without permission less clearly
@@ -357,9 +356,8 @@ def _load(path: str) -> _File:
         net, samples = io.build(header["network"]), header["samples"]
         if samples.keys() != {"train", "others", "share"}:
             raise ValueError(f"it describes samples by {', '.join(samples)}")
-        return _File(
-            net, _state(header, net, tensors), *_settings(header), header["every"], samples
-        )
+        state = _state(header, net, tensors)
+        return File(net, state, *_settings(header), header["every"], samples)
     except KeyError as error:
         raise ValueError(f"cannot read {path!r} as a checkpoint: it has no {error}") from error
     except _UNSOUND as error:
@@ -390,7 +388,7 @@ def _state(header: dict[str, Any], net: MLP, tensors: dict[str, Array]) -> Train
     loss, right, weight, rate, best, seconds = tensors["numbers"].tolist()
     epochs, steps, samples = (check_whole(n, "position", 0, 2**62) for n in header["position"])
     seen, waited = (check_whole(n, "patience", 0, 2**62) for n in header["patience"])
-    series = {name: tensors[f"history.{name}"].tolist() for name in _SERIES}
+    series = {name: tensors[f"history.{name}"].tolist() for name in SERIES}
     if any(len(values) not in (0, epochs) for values in series.values()) or epochs < seen:
         raise ValueError(f"its history is not of {epochs} epochs")
     kept = None

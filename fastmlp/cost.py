@@ -33,11 +33,12 @@ class LayerCost:
     inputs, outputs
         Its W is [inputs, outputs].
     parameters
-        Of W, b, slopes, gains and shifts.
+        Of W, b, slopes, gains and shifts; of the first layer, the scale of the inputs too.
     forward
         batch inputs outputs: A W.
     backward
-        Twice that, A^T dZ and dZ W^T; once for the first layer, whose inputs need no gradient.
+        Twice that, A^T dZ and dZ W^T; once for the first layer, whose inputs need no gradient
+        unless they have a scale.
     recomputed
         What a checkpoint below it costs: A W again in the backward pass, or 0.
     """

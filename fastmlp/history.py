@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["History"]
 
+SERIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+"""The attributes of a `History` that have a number for each epoch."""
+
 _SHOWN = 20
 """Most epochs that ``str(history)`` shows; of a longer run it leaves out the middle."""
 

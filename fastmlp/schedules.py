@@ -499,6 +499,19 @@ class _Function(Schedule):
 RateLike = float | Schedule | Callable[[int], float]
 
 
+def checked_rates(
+    schedule: Schedule, steps: NDArray[np.int64], total: int, per_epoch: int
+) -> Rates:
+    """Return what a schedule, which users may write, gives; ValueError if that is no rate each."""
+    rates = np.asarray(schedule.rates(steps, total, per_epoch), np.float64)
+    if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
+        raise ValueError(
+            "learning_rate must give a finite rate of at least 0 for each step, "
+            f"{schedule!r} gave {rates}"
+        )
+    return rates
+
+
 def as_schedule(value: Any, name: str = "learning_rate") -> Schedule:
     """Return the schedule that is meant: a schedule, a number, or a function step -> rate.
 

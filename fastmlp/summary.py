@@ -106,11 +106,14 @@ def summary(net: "MLP", batch: int = 32) -> Summary:
         activation=net.activation,
         norm=net.norm,
         dropout=net.dropout,
+        input_scale=net.architecture.input_scale,
         threads=1,
         dtype=net.dtype,
     )
     layers = cost.layers
-    rows = [("inputs", _dropout(net.dropout[0]), _shape(net.layer_sizes[0]), "0", "0")]
+    scales = len(net.input_scale)
+    of_inputs = ", ".join(p for p in ("scale" if scales else "", _dropout(net.dropout[0])) if p)
+    rows = [("inputs", of_inputs, _shape(net.layer_sizes[0]), f"{scales:,}", "0")]
     for number, layer in enumerate(layers, 1):
         is_last = number == len(layers)
         rows.append(
@@ -118,7 +121,7 @@ def summary(net: "MLP", batch: int = 32) -> Summary:
                 "output" if is_last else str(number),
                 f"linear, for {net.loss}" if is_last else _parts(net, number - 1),
                 _shape(layer.outputs),
-                f"{layer.parameters:,}",
+                f"{layer.parameters - (scales if number == 1 else 0):,}",
                 f"{layer.forward // batch:,}",
             )
         )

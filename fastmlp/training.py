@@ -25,7 +25,7 @@ from .mlp import MLP
 from .optimizers import LBFGS, Adam, Optimizer
 from .progress import Progress
 from .rates import Factors, rate_factors
-from .schedules import Schedule, as_schedule
+from .schedules import Schedule, as_schedule, checked_rates
 from .stopping import MONITORS, EarlyStopping
 from .threads import POLL_SECONDS, resolve
 
@@ -580,7 +580,7 @@ class Training:
 
     def _extent(self, epochs: int) -> tuple[int, int]:
         """Epochs of the next call, and after how many batches of the last it pauses (0: never)."""
-        done, per_epoch = self.batch, self._execution.steps_per_epoch
+        done, per_epoch = self.batch, self.steps_per_epoch or LARGEST
         looks = [done + c.every - self.step % c.every for c in self._callbacks if c.every]
         target = min(looks, default=epochs * per_epoch + 1)  # counted from the running epoch on
         if target > epochs * per_epoch:
@@ -595,12 +595,7 @@ class Training:
         execution = self._execution
         total = execution.step_after(self.settings.epochs - execution.position.epochs)
         per_epoch = execution.steps_per_epoch
-        rates = np.asarray(self._schedule.rates(steps, total, per_epoch), np.float64)
-        if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
-            raise ValueError(
-                "learning_rate must give a finite rate of at least 0 for each step, "
-                f"{self._schedule!r} gave {rates}"
-            )
+        rates = checked_rates(self._schedule, steps, total, per_epoch)
         monitor = self._schedule.monitor
         if monitor is not None:
             rates = rates * self._schedule.multiplier(getattr(self.history, monitor))

@@ -242,9 +242,27 @@ def test_callbacks_see_steps(every: int, has_length: bool, monkeypatch: pytest.M
     assert streamed.seen == in_memory.seen
 
 
+def test_callbacks_see_steps_of_epochs_that_grow() -> None:
+    """What an epoch had says nothing of the next one."""
+
+    class Note(fm.callbacks.Callback):
+        every = 3
+
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int]] = []
+
+        def on_batch_end(self, training: fm.callbacks.Training) -> None:
+            self.seen.append((training.epoch, training.step))
+
+    lengths, note = iter([1, 3, 7]), Note()
+    fm.fit(classifier(), batches=lambda: cut(X, Y)[: next(lengths)], epochs=3, callbacks=[note])
+    assert note.seen == [(1, 3), (2, 6), (2, 9)]
+
+
 @pytest.mark.parametrize("schedule", ["Cosine", "Step"])
 @pytest.mark.parametrize("stop", [1, 4, 7, 9])
-def test_resume(stop: int, schedule: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [{}, {"every_batches": 1}, {"every_batches": 5}])
+def test_resume(every: dict[str, int], stop: int, schedule: str, tmp_path: Path) -> None:
     """The steps of the running epoch that are done are skipped."""
 
     class Stop(fm.callbacks.Callback):
@@ -259,7 +277,7 @@ def test_resume(stop: int, schedule: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"epochs": 3, "optimizer": fm.Adam(rate), "validation": (X, Y)}
     expected, net = classifier(dropout=0.2), classifier(dropout=0.2)
     history = fm.fit(expected, batches=batches, **options)
-    fm.fit(net, batches=batches, callbacks=[fm.Checkpoint(path), Stop()], **options)
+    fm.fit(net, batches=batches, callbacks=[fm.Checkpoint(path, **every), Stop()], **options)
     resumed, found = fm.resume(path, batches=batches, validation=(X, Y))
     assert outcome(resumed, found) == outcome(expected, history)
     with pytest.raises(ValueError, match="it was trained on batches"):

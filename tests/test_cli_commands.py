@@ -253,8 +253,11 @@ def test_summary(model: str) -> None:
     assert [layer["activation"] for layer in facts["layers"]] == ["softplus", "identity"]
     assert [layer["multiply_adds"] for layer in facts["layers"]] == [12, 18]
     assert (facts["classes"], facts["columns"]) == (sorted(INSECTS), ["length", "width"])
-    fm.MLP([2, 4, 4, 1], loss="huber", norm=["batch", None]).save("r")
+    assert facts["input_scale"] is False
+    fm.MLP([2, 4, 4, 1], loss="huber", norm=["batch", None], input_scale=True).save("r")
     facts = run("summary", "r", "--json").json
+    assert facts["parameters"] == sum(layer["parameters"] for layer in facts["layers"])
+    assert facts["input_scale"] is True
     assert [layer["norm"] for layer in facts["layers"]] == ["batch", None, None]
     assert facts["classes"] is None
 

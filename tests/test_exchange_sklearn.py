@@ -87,6 +87,20 @@ def test_memory_is_its_own() -> None:
     np.testing.assert_array_equal(net.theta, before)
 
 
+def test_our_own_estimators() -> None:
+    """Their network has more than scikit-learn's attributes tell: it is taken as it is."""
+    y = RNG.integers(0, 2, 50) * 10
+    estimator = fm.MLPClassifier(
+        (6, 5), activation=["gelu", "tanh"], norm="batch", max_iter=3, random_state=0
+    ).fit(X, y)
+    estimator.coefs_[0] = estimator.coefs_[0] * 2.0  # by hand
+    net = fm.MLP.from_sklearn(estimator)
+    np.testing.assert_allclose(net.predict_proba(X), estimator.predict_proba(X), 1e-14)
+    assert net.metadata["class_names"] == '["0", "10"]'
+    estimator.coefs_[0][...] = 0.0
+    assert net.weights[0].any()
+
+
 @pytest.mark.parametrize("other", [neural_network.MLPClassifier(), object(), None])
 def test_what_is_not_fitted(other: Any) -> None:
     with pytest.raises(TypeError, match="estimator must be a fitted MLPClassifier or MLPRegressor"):

@@ -73,6 +73,19 @@ def test_memory_is_that_of_a_step() -> None:
         net().summary(batch=0)
 
 
+def test_a_scale_of_the_inputs_is_theirs() -> None:
+    """Its factors are no parameters of the first layer, and its gradient takes memory too."""
+    sizes = [784, 16, 3]
+    scaled = fm.MLP(sizes, input_scale=True, dropout=[0.1, 0.0]).summary()
+    plain = fm.MLP(sizes, dropout=[0.1, 0.0]).summary()
+    assert scaled.rows[0] == ("inputs", "scale, dropout 0.1", "(n, 784)", "784", "0")
+    assert scaled.rows[1:-1] == plain.rows[1:-1]
+    assert sum(int(row[3].replace(",", "")) for row in scaled.rows[:-1]) == 13_395
+    assert scaled.rows[-1][3] == "13,395"
+    cost = fm.complexity(sizes, 32, input_scale=True, dropout=[0.1, 0.0], threads=1)
+    assert scaled.notes[1].endswith(f"needs {cost.memory / 2**10:.1f} KiB")
+
+
 @pytest.mark.parametrize(
     ("layer_sizes", "size"),
     [([3, 2], "256 bytes"), ([300, 200], "244.6 KiB"), ([3000, 2000, 4000], "53.4 MiB")],

@@ -64,8 +64,9 @@ def test_it_is_what_the_parts_do() -> None:
     net, history = fm.tabular.train(net, x[:150], labels[:150], validation=(x[150:], labels[150:]))
     np.testing.assert_array_equal(estimator.network_.theta, net.theta)
     assert estimator.loss_curve_ == history.loss
-    with pytest.raises(ValueError, match="X_val and y_val must be given together"):
-        estimator.fit(X, y, X_val=X)
+    for part in ({"X_val": X}, {"y_val": y}, {"sample_weight_val": np.ones(200)}):
+        with pytest.raises(ValueError, match="X_val and y_val must be given together"):
+            estimator.fit(X, y, **part)
 
 
 @pytest.mark.parametrize("targets", [1, 2])

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import fastmlp as fm
+from fastmlp.history import SERIES
 
-__all__ = ["SERIES", "check_log", "logger", "read_log"]
+__all__ = ["check_log", "logger", "read_log"]
 
-SERIES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 _ENDINGS = (".csv", ".jsonl")
 
 

@@ -15,8 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 import fastmlp as fm
-from fastmlp._cli.logs import SERIES
-from fastmlp.history import format_number
+from fastmlp.history import SERIES, format_number
 
 if TYPE_CHECKING:
     from fastmlp.datasets import Source

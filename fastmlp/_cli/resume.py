@@ -73,4 +73,4 @@ def _network_of(checkpoint: Path) -> fm.MLP:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fm.resume will say that a file is damaged
-        return checkpoints._read(str(checkpoint)).net
+        return checkpoints.read(str(checkpoint)).net

@@ -24,7 +24,12 @@ def summary(model: Model, json: Json = False) -> None:
 
 def _facts(net: fm.MLP) -> dict[str, object]:
     cost = fm.complexity(
-        net.layer_sizes, 1, activation=net.activation, norm=net.norm, dropout=net.dropout
+        net.layer_sizes,
+        1,
+        activation=net.activation,
+        norm=net.norm,
+        dropout=net.dropout,
+        input_scale=net.architecture.input_scale,
     )
     hidden = [(str(f), _name(norm)) for f, norm in zip(net.activation, net.norm, strict=True)]
     return {
@@ -47,6 +52,7 @@ def _facts(net: fm.MLP) -> dict[str, object]:
         "dropout": net.dropout,
         "l2": net.l2,
         "l1": net.l1,
+        "input_scale": net.architecture.input_scale,
         "dtype": net.dtype.name,
         "seed": net.seed,
         "classes": models.class_names(net) if net.is_classifier else None,

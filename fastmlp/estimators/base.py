@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
@@ -25,6 +24,7 @@ from .networks import continued, started
 from .preset import fit_preset
 from .stochastic import Problem, begin, fit_stochastic
 from .tasks import CallbackSupportMixin, Tasks
+from .validation import are_given
 from .workers import is_short, threads_of
 
 __all__ = ["BaseMLP"]
@@ -202,15 +202,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _data(self, head: Head, X: Any, y: Array, columns: Array, weight: Array | None) -> Data:
         net = self.network_
-        x = X.toarray() if sparse.issparse(X) else X
-        return Data(net._checked(x, head.targets(columns, net.dtype), weight), columns, y)
+        return Data(net._checked(X, head.targets(columns, net.dtype), weight), columns, y)
 
     def _given(self, head: Head, X: Any, y: Any, weight: Any) -> Data | None:
         """The samples of `fit` to validate on, if there are any."""
-        if X is None and y is None and weight is None:
+        if not are_given(X, y, weight):
             return None
-        if X is None or y is None:
-            raise ValueError("X_val and y_val must be given together")
         X, y = validate_data(self, X, y, reset=False, **self._options)
         return self._data(head, X, y, self._columns(y), _weight(weight, X))
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples
 
 from .. import tabular
 from ..tabular_encoder import TabularEncoder
+from .validation import are_given
 from .workers import threads_of
 
 __all__ = ["fit_preset"]
@@ -45,7 +46,7 @@ def fit_preset(
         weight = of_classes if weight is None else weight * of_classes
 
     X_val, y_val, weight_val = others
-    if X_val is None:
+    if not are_given(X_val, y_val, weight_val):
         stratify = y if is_classifier(estimator) and y.ndim == 1 else None
         kept, held_out = train_test_split(
             np.arange(len(y)), test_size=VALIDATION, stratify=stratify, random_state=rng
@@ -54,8 +55,6 @@ def fit_preset(
         weight_val = None if weight is None else weight[held_out]
         X, columns = _safe_indexing(X, kept), columns[kept]
         weight = None if weight is None else weight[kept]
-    elif y_val is None:
-        raise ValueError("X_val and y_val must be given together")
     else:
         columns_val = estimator._columns(np.asarray(y_val))
 

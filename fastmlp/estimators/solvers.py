@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..kernels.optimizer import RATE
 from ..optimizers import SGD, Adam, Optimizer, Table
-from ..schedules import Constant, Schedule
+from ..schedules import Constant, Schedule, checked_rates
 
 __all__ = ["EarlyEpsilonAdam", "NamedRate", "ScheduledRate", "Solver"]
 
@@ -96,13 +96,7 @@ class ScheduledRate:
 
     def rates(self, steps: NDArray[np.int64], total: int, per_epoch: int) -> Floats:
         """Return the rate of each step of an epoch."""
-        rates = np.asarray(self.schedule.rates(steps, total, per_epoch), np.float64)
-        if rates.shape != steps.shape or not (np.isfinite(rates) & (rates >= 0)).all():
-            raise ValueError(
-                "learning_rate must give a finite rate of at least 0 for each step, "
-                f"{self.schedule!r} gave {rates}"
-            )
-        rates = rates * self.multiplier
+        rates = checked_rates(self.schedule, steps, total, per_epoch) * self.multiplier
         self.current = float(rates[-1])
         return rates
 

@@ -11,9 +11,18 @@ from sklearn.model_selection import train_test_split
 
 from .heads import Data, Head
 
-__all__ = ["score", "set_aside"]
+__all__ = ["are_given", "score", "set_aside"]
 
 Array = NDArray[Any]
+
+
+def are_given(X: Any, y: Any, weight: Any) -> bool:
+    """Return whether `fit` was given samples to validate on; ValueError if a part is missing."""
+    if X is None and y is None and weight is None:
+        return False
+    if X is None or y is None:
+        raise ValueError("X_val and y_val must be given together")
+    return True
 
 
 def set_aside(estimator: Any, data: Data, rng: np.random.RandomState) -> tuple[Data, Data]:

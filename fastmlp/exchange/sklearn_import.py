@@ -32,7 +32,8 @@ def from_sklearn(estimator: Any) -> "MLP":
     ----------
     estimator
         A fitted ``sklearn.neural_network.MLPClassifier`` or ``MLPRegressor``, or any object with
-        their fitted attributes.
+        their fitted attributes. Of an estimator of fastmlp's it is the network itself, norms and
+        all; with ``preset="tabular"`` it takes what ``encoder_.transform`` gives.
 
     Returns
     -------
@@ -63,6 +64,24 @@ def from_sklearn(estimator: Any) -> "MLP":
     >>> from_sklearn(fitted)
     MLP([2, 3, 1], activation=['tanh'], loss='half_squared_error', dtype='float64', seed=0)
     """
+    net = _own_network(estimator) or _network(estimator)
+    names = [str(name) for name in getattr(estimator, "classes_", ())]
+    if names != [str(number) for number in range(len(names))]:
+        net.metadata["class_names"] = json.dumps(names)
+    return net
+
+
+def _own_network(estimator: Any) -> "MLP | None":
+    """A copy of the network that an estimator of fastmlp's has; None of any other."""
+    from ..mlp import MLP  # mlp.py imports this package
+
+    if not isinstance(getattr(estimator, "network_", None), MLP):
+        return None
+    net: MLP = estimator._network().clone()
+    return net
+
+
+def _network(estimator: Any) -> "MLP":
     try:
         hidden, end = estimator.activation, estimator.out_activation_
         weights, biases = estimator.coefs_, estimator.intercepts_
@@ -77,8 +96,4 @@ def from_sklearn(estimator: Any) -> "MLP":
         if number > 0:
             chain.activation(Activation(ACTIVATIONS[hidden]))
         chain.linear(weight, bias)
-    net = chain.network(LOSSES[end])
-    names = [str(name) for name in getattr(estimator, "classes_", ())]
-    if names != [str(number) for number in range(len(names))]:
-        net.metadata["class_names"] = json.dumps(names)
-    return net
+    return chain.network(LOSSES[end])
