@@ -108,9 +108,9 @@ def pack(dst, src, j):
 
 
 @inlined
-def no_row_products(c):
-    """Eight vectors of zeros, for `add_row_products`."""
-    zero = fill(load(c, 0, 0), 0.0)
+def no_row_products(a):
+    """Eight vectors of zeros for `add_row_products`, of the kind that `a` is made of."""
+    zero = fill(load(a, 0, 0), 0.0)
     return zero, zero, zero, zero, zero, zero, zero, zero
 
 

@@ -111,7 +111,7 @@ def multiply_rows(memory, c, a, b, cut):
     v = lanes(a)
     for n in range(0, c.shape[1], 4):
         for m in range(0, c.shape[0], 2):
-            sums = gemm.no_row_products(c)
+            sums = gemm.no_row_products(a)
             sums = gemm.add_row_products(sums, a[:, : cut * v], m, b[:cut], n)
             sums = gemm.add_row_products(sums, a[:, cut * v :], m, b[cut:], n)
             gemm.store_row_products(c, m, n, sums, b.shape[1] - n)

@@ -14,7 +14,6 @@ and a learning rate that changes is a table with the name of a schedule.
 import inspect
 import json
 import textwrap
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -167,6 +166,8 @@ def read_config(path: Path) -> Settings:
     ValueError
         It is not TOML, or has a setting that does not exist.
     """
+    import tomllib  # which --help does not need
+
     with path.open("rb") as file:
         try:
             found = tomllib.load(file)
@@ -185,6 +186,8 @@ def assign(settings: Settings, assignment: str) -> None:
     ValueError
         It is none, or of a setting that does not exist.
     """
+    import tomllib
+
     key, equals, text = assignment.partition("=")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
