@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastmlp as fm
+from fastmlp._held_out import held_out_rows
 from fastmlp.kernels import machine
-from fastmlp.training import held_out_rows
 
 Array = np.ndarray
 

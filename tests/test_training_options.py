@@ -213,7 +213,7 @@ def test_plateau() -> None:
 def test_coming_back_to_python_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, chunk_seconds: float
 ) -> None:
-    monkeypatch.setattr("fastmlp.training.LOOK_SECONDS", chunk_seconds)
+    monkeypatch.setattr("fastmlp._loop.LOOK_SECONDS", chunk_seconds)
     options: dict[str, Any] = {"dropout": 0.3, "norm": "batch"}
     settings: dict[str, Any] = {"epochs": 12, "optimizer": fm.NAdam(), "batch_size": 16}
     net, each = classifier(**options), classifier(**options)

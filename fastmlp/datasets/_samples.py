@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.training import random_share
+from fastmlp._held_out import random_share
 
 __all__ = ["Samples", "Source", "is_integer"]
 
