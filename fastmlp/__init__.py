@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ._collector import paused
 
 with paused():
-    from . import activations, initializers, kernels, losses, schedules, threads
+    from . import activations, initializers, kernels, losses, threads
     from .activations import Activation
     from .errors import DivergenceError
     from .history import History
@@ -28,7 +28,7 @@ with paused():
     from .training import fit
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, datasets, exchange, io, tabular
+    from . import callbacks, checkpoints, datasets, exchange, io, schedules, tabular
     from .callbacks import (
         Callback,
         CSVLogger,
@@ -146,7 +146,7 @@ __all__ = [
 # beyond `import numba`: they are imported when somebody asks for them.
 _MODULES = {
     *("callbacks", "checkpoints", "cost", "curvature", "datasets", "diagnostics", "estimators"),
-    *("exchange", "gradcheck", "io", "plotting", "tabular"),
+    *("exchange", "gradcheck", "io", "plotting", "schedules", "tabular"),
 }
 _HOMES = {
     **dict.fromkeys(("CSVLogger", "Callback", "JSONLinesLogger", "TensorBoard"), "callbacks"),

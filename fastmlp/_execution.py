@@ -4,6 +4,7 @@ Everything the kernels touch is allocated here, once per run; nothing is allocat
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from ._readahead import MappedRows, read_ahead
 from ._state import Position, TrainingState, initial
 from .kernels import clip, machine, program
 from .kernels import optimizer as kernel_optimizer
@@ -25,6 +25,7 @@ from .optimizers import Optimizer
 from .threads import Team
 
 if TYPE_CHECKING:
+    from ._readahead import MappedRows
     from .mlp import MLP
 
 Array = NDArray[Any]
@@ -32,6 +33,15 @@ Floats = NDArray[np.float64]
 Rates = Callable[[NDArray[np.int64]], Floats]  # the learning rates of steps, by their numbers
 SUMS = [program.LOSS, program.ACCURACY, program.WEIGHT]
 ONE_STEP, NO_STEP = np.zeros(1), np.zeros(0)  # learning rates
+
+
+def mapped_rows(*arrays: Array) -> "list[MappedRows]":
+    """Rows of those that lie in memory maps, which only who has imported `mmap` can have."""
+    if "mmap" not in sys.modules:
+        return []
+    from ._readahead import MappedRows
+
+    return [rows for rows in map(MappedRows.of, arrays) if rows is not None]
 
 
 @dataclass(frozen=True)
@@ -215,8 +225,7 @@ class Execution:
         self._samples, self._others = samples.as_samples(), others.as_samples()
         self._order = samples.chosen.copy() if procedure.shuffled else samples.chosen
         # a system reads ahead by itself where the order is the file's
-        mapped = map(MappedRows.of, (samples.x, samples.targets)) if procedure.shuffled else ()
-        self._mapped = [rows for rows in mapped if rows is not None]
+        self._mapped = mapped_rows(samples.x, samples.targets) if procedure.shuffled else []
         parts = -(-len(others) // self.alone.plan.rows) if others.is_labelled else 0
         self._parts = np.zeros((parts, 3))
         self._outputs = np.zeros((0, size), dtype) if outputs is None else outputs
@@ -466,6 +475,8 @@ class Execution:
         if thread < self._threads:
             self._member(thread)
         else:
+            from ._readahead import read_ahead
+
             read_ahead(self._mapped, self._order, self._progress)
 
     def _progress(self) -> int | None:

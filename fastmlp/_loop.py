@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import kernels
 from ._execution import Batch, Execution, Procedure
 from ._minimize import minimize
+from ._schedule import Schedule, checked_rates
 from ._state import TrainingState
 from ._stream import LARGEST, Source, Streaming
 from .errors import DivergenceError
@@ -21,7 +22,6 @@ from .kernels import program
 from .mlp import MLP
 from .optimizers import LBFGS
 from .progress import Progress
-from .schedules import Schedule, checked_rates
 from .threads import POLL_SECONDS
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ._checks import check_whole
 from ._execution import Batch, Execution, Procedure, Rates
+from ._schedule import Schedule
 from ._state import Position, TrainingState
 from .kernels import program
-from .schedules import Schedule
 from .threads import POLL_SECONDS
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._checks import check_flag, check_number, check_whole
 from ._execution import Array, Batch
+from ._schedule import Rates, Schedule
 from .kernels import hessian, machine
 from .kernels import plan as kernel_plan
 from .kernels import team as kernel_team
@@ -16,7 +17,6 @@ from .kernels.hessian import Tangents
 from .kernels.plan import Workspace
 from .layout import aligned_zeros, allocate, alone, feature_lists, round_up
 from .mlp import MLP, Gradient
-from .schedules import Rates, Schedule
 from .threads import Team, resolve
 
 __all__ = [

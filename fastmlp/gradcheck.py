@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import check_number, check_whole
+from ._schedule import as_schedule
 from .gradcheck_numeric import Model, central_differences, complex_steps, richardson
 from .gradcheck_report import GradientCheckReport, Part, TensorCheck, judge
 from .kernels import reference
 from .kernels.optimizer import ADAM, MOMENTUM, SCALED, SGD, make_rule
 from .layout import Tensor
 from .optimizers import Optimizer
-from .schedules import as_schedule
 
 if TYPE_CHECKING:
     from .mlp import MLP

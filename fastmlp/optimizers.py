@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import check_flag, check_number, check_whole
+from ._schedule import RateLike, as_schedule
 from .kernels import optimizer as kernel_optimizer
 from .kernels.optimizer import (
     DECAY_1,
@@ -24,7 +25,6 @@ from .kernels.optimizer import (
     SHRINK,
 )
 from .layout import aligned_zeros
-from .schedules import RateLike, as_schedule
 
 __all__ = [
     "LBFGS",

@@ -12,6 +12,7 @@ from ._checks import check_flag, check_number, check_whole
 from ._execution import Batch, Procedure
 from ._held_out import Validation, split, validation_batch
 from ._loop import Training
+from ._schedule import Schedule, as_schedule
 from ._state import TrainingState, initial
 from ._stream import LARGEST, Batches, Source
 from .history import History
@@ -19,7 +20,6 @@ from .kernels import clip
 from .mlp import MLP
 from .optimizers import LBFGS, Adam, Optimizer
 from .rates import Factors, rate_factors
-from .schedules import Schedule, as_schedule
 from .stopping import MONITORS, EarlyStopping
 from .threads import resolve
 
@@ -343,7 +343,8 @@ def _data(
     """What to train on, and what to validate on if anything."""
     if batches is None:
         if X is None or y is None:
-            raise TypeError("fit needs X and y, or batches")
+            missing = "X" if X is None else "y"
+            raise TypeError(f"{missing} must be given where there are no batches, got None")
         samples = net._checked(X, y, sample_weight)
         return split(net, samples, validation, settings.seed_for(net))
     if not (X is None and y is None and sample_weight is None):

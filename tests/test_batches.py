@@ -420,7 +420,7 @@ def test_what_is_refused(case: str) -> None:
 
 def test_x_and_y_are_needed_without_batches() -> None:
     for arguments in ({}, {"X": X}, {"y": Y}):
-        with pytest.raises(TypeError, match="fit needs X and y, or batches"):
+        with pytest.raises(TypeError, match="must be given where there are no batches"):
             fm.fit(classifier(), **arguments)
 
 

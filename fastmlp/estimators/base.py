@@ -12,12 +12,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from .._schedule import Schedule
 from ..activations import NAMES as ACTIVATIONS
 from ..activations import Activation
 from ..mlp import MLP
 from ..norms import BatchNorm, LayerNorm
 from ..optimizers import LBFGS, Optimizer
-from ..schedules import Schedule
 from .heads import Data, Head
 from .lbfgs import fit_lbfgs
 from .networks import continued, started

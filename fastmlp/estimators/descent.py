@@ -8,10 +8,10 @@ import sklearn.utils
 from numpy.typing import NDArray
 
 from .._execution import Batch, Execution
+from .._schedule import Constant
 from .._state import Position, TrainingState, initial
 from ..kernels.plan import L2
 from ..mlp import MLP
-from ..schedules import Constant
 from ..training import Settings, Training
 from .networks import half_squares
 from .solvers import NamedRate, Solver

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .._schedule import Constant, Schedule, checked_rates
 from ..kernels.optimizer import RATE
 from ..optimizers import SGD, Adam, Optimizer, Table
-from ..schedules import Constant, Schedule, checked_rates
 
 __all__ = ["EarlyEpsilonAdam", "NamedRate", "ScheduledRate", "Solver"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from .._schedule import as_schedule
 from ..errors import DivergenceError
 from ..mlp import MLP
 from ..optimizers import Optimizer
-from ..schedules import as_schedule
 from ..training import Settings, checked_callbacks
 from .descent import Descent
 from .heads import Data, Head
