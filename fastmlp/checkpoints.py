@@ -84,8 +84,8 @@ class Checkpoint(Callback):
     Raises
     ------
     TypeError, ValueError
-        If a setting is not what it should be; while training, if the network's metadata is not
-        text.
+        If a setting is not what it should be; when training begins, if it is an estimator's, which
+        has a generator of its own; while training, if the network's metadata is not text.
     OSError
         When training begins, if there is no folder for the file; while training, if the file cannot
         be written.
@@ -135,6 +135,7 @@ class Checkpoint(Callback):
         folder = os.path.dirname(os.path.realpath(self.path))
         if not os.path.isdir(folder):  # now, not after hours
             raise FileNotFoundError(errno.ENOENT, "no folder for the checkpoint", self.path)
+        training.state()  # which an estimator's training refuses
         self._samples = _describe_samples(training)
         self._saved = (training.epoch, training.step) if training.step else None
 
@@ -230,6 +231,9 @@ def resume(
     for name in file.missing:
         if changes[name] is None:
             raise ValueError(f"{name} must be given as to fit: {path!r} cannot hold all of it")
+    done = file.state.position.epochs
+    if epochs is not None and check_whole(epochs, "epochs", 1) < done:
+        raise ValueError(f"epochs must be at least the {done} that {path!r} has done, got {epochs}")
     changes["epochs"] = epochs
     changes = {name: value for name, value in changes.items() if value is not None}
     if file.samples["others"] and file.samples["share"] is None and validation is None:

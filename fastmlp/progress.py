@@ -133,7 +133,8 @@ class _Run:
             results.append(f"val {format_number(history.val_loss[epoch])}")
         if self._classifier:
             accuracy = history.val_accuracy if self._validation else history.accuracy
-            results.append(f"acc {100.0 * accuracy[epoch]:.2f} %")
+            name = "val_acc" if self._validation else "acc"
+            results.append(f"{name} {100.0 * accuracy[epoch]:.2f} %")
         return results
 
     def pace(self) -> list[str]:

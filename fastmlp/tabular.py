@@ -171,6 +171,13 @@ def train(
     """
     if not isinstance(validation, tuple):
         raise TypeError(f"validation must be a tuple of arrays, got a {type(validation).__name__}")
+    if callbacks:
+        from .checkpoints import Checkpoint
+
+        if any(isinstance(callback, Checkpoint) for callback in callbacks):
+            raise TypeError(
+                "callbacks must not hold a Checkpoint: it would not know the best epoch"
+            )
     best = _BestEpoch(counts=net.is_classifier and len(validation) == 2)
     history = fit(
         net,

@@ -341,8 +341,11 @@ def test_callbacks_of_ours(tmp_path):
             training.stop()
 
     assert classifier(callbacks=[stop]).fit(X, y).n_iter_ == 4
+    epochs.clear()
+    checkpoint = fm.Checkpoint(tmp_path / "c.safetensors")
     with pytest.raises(TypeError, match=r"joblib\.dump"):
-        classifier(callbacks=[fm.Checkpoint(tmp_path / "c.safetensors")]).fit(X, y)
+        classifier(callbacks=[checkpoint, lambda training: epochs.append(training.epoch)]).fit(X, y)
+    assert not epochs  # refused at once
     with pytest.raises(ValueError, match="callbacks is of no use"):
         classifier(solver="lbfgs", callbacks=[stop]).fit(X, y)
 

@@ -90,7 +90,7 @@ def test_a_bar_in_a_notebook(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
     last = err.rstrip("\n").split("\r")[-1]
     assert "epoch 3/3: 100%" in last
     assert "300/300" in last
-    assert "loss 0.1250 val 0.2250 acc 80.00 %" in last
+    assert "loss 0.1250 val 0.2250 val_acc 80.00 %" in last
 
 
 def test_a_notebook_without_tqdm(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +123,9 @@ def test_one_line_an_epoch(capsys: Capture) -> None:
     pace = r"  \S+ samples/s"
     assert re.fullmatch(
         "compiling kernels \\(float32\\)\n"
-        f"epoch 1/3  loss 0.5000  val 0.6000  acc 60.00 %{pace}  \\d+ s left\n"
-        f"epoch 2/3  loss 0.2500  val 0.3500  acc 70.00 %{pace}\n"
-        f"epoch 3/3  loss 0.1250  val 0.2250  acc 80.00 %{pace}\n",
+        f"epoch 1/3  loss 0.5000  val 0.6000  val_acc 60.00 %{pace}  \\d+ s left\n"
+        f"epoch 2/3  loss 0.2500  val 0.3500  val_acc 70.00 %{pace}\n"
+        f"epoch 3/3  loss 0.1250  val 0.2250  val_acc 80.00 %{pace}\n",
         errors,
     )
 
@@ -136,7 +136,7 @@ def test_one_line_an_epoch(capsys: Capture) -> None:
         (False, False, "epoch 1/3  loss 0.5000\n"),
         (False, True, "epoch 1/3  loss 0.5000  val 0.6000\n"),
         (True, False, "epoch 1/3  loss 0.5000  acc 70.00 %\n"),
-        (True, True, "epoch 1/3  loss 0.5000  val 0.6000  acc 60.00 %\n"),
+        (True, True, "epoch 1/3  loss 0.5000  val 0.6000  val_acc 60.00 %\n"),
     ],
 )
 def test_what_a_line_says(capsys: Capture, classifier: bool, validation: bool, line: str) -> None:
@@ -177,7 +177,7 @@ def test_bar(capsys: Capture, terminal: None) -> None:
     output, errors = capsys.readouterr()
     assert output == ""
     last = [line for line in re.split(r"[\r\n]+", shown(errors)) if line.strip()][-1]
-    pattern = r"epoch 3/3 ━+ loss 0.1250 val 0.2250 acc 80.00 % \S+ samples/s"
+    pattern = r"epoch 3/3 ━+ loss 0.1250 val 0.2250 val_acc 80.00 % \S+ samples/s"
     assert re.fullmatch(pattern, last.strip())
     assert "compiling kernels (float32): 0.1 s" in shown(errors)
     assert errors.rstrip().endswith("\x1b[?25h")  # the cursor is visible again
@@ -199,7 +199,7 @@ def test_terminal_without_rich(
     monkeypatch.setitem(sys.modules, "rich.console", None)
     with progress() as bar:
         bar.update(1, 0, history(1))
-    assert capsys.readouterr().err == "epoch 1/3  loss 0.5000  val 0.6000  acc 60.00 %\n"
+    assert capsys.readouterr().err == "epoch 1/3  loss 0.5000  val 0.6000  val_acc 60.00 %\n"
 
 
 def test_terminal_that_cannot_move_its_cursor(
@@ -208,7 +208,7 @@ def test_terminal_that_cannot_move_its_cursor(
     monkeypatch.setenv("TERM", "dumb")
     with progress() as bar:
         bar.update(1, 0, history(1))
-    assert capsys.readouterr().err == "epoch 1/3  loss 0.5000  val 0.6000  acc 60.00 %\n"
+    assert capsys.readouterr().err == "epoch 1/3  loss 0.5000  val 0.6000  val_acc 60.00 %\n"
 
 
 @pytest.mark.parametrize(

@@ -424,3 +424,11 @@ def test_bad_settings(settings: dict[str, Any], error: type[Exception]) -> None:
 def test_lbfgs_has_no_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="callbacks is of no use to LBFGS"):
         fm.fit(network(), X, LABELS, optimizer=fm.LBFGS(), callbacks=[fm.Checkpoint("run")])
+
+
+def test_fewer_epochs_than_are_done(tmp_path: Path) -> None:
+    X, y = np.zeros((8, 2)), np.arange(8) % 2
+    fm.fit(fm.MLP([2, 2]), X, y, epochs=3, callbacks=[fm.Checkpoint(tmp_path / "run")])
+    with pytest.raises(ValueError, match=r"epochs must be at least the 3 that .* has done, got 2"):
+        fm.resume(tmp_path / "run", X, y, epochs=2)
+    assert len(fm.resume(tmp_path / "run", X, y, epochs=3)[1]) == 3

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,18 @@ def test_what_it_decides_is_refused(parameter: dict[str, Any]) -> None:
     name = next(iter(parameter))
     with pytest.raises(ValueError, match=f"preset='tabular' decides {name}"):
         fm.MLPClassifier(preset="tabular", **parameter).fit(X, y)
+
+
+def test_callbacks_that_would_not_do(tmp_path: Path) -> None:
+    X, y = classes_of(2)
+    checkpoint = fm.Checkpoint(tmp_path / "run")
+    with pytest.raises(TypeError, match="callbacks must not hold a Checkpoint"):
+        fm.MLPClassifier(preset="tabular", callbacks=[checkpoint]).fit(X, y)
+    pytest.importorskip("sklearn.callback")
+    from sklearn.callback import ProgressBar
+
+    with pytest.raises(ValueError, match="not those of set_callbacks"):
+        fm.MLPClassifier(preset="tabular").set_callbacks(ProgressBar()).fit(X, y)
 
 
 def test_other_presets_and_partial_fits() -> None:

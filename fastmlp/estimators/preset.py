@@ -100,6 +100,8 @@ def fit_preset(
 
 def _refuse_others(estimator: Any) -> None:
     """The preset decides them; what is set and not heeded would be a trap."""
+    if getattr(estimator, "_skl_callbacks", None):
+        raise ValueError("preset='tabular' takes fastmlp's callbacks, not those of set_callbacks")
     for name, parameter in inspect.signature(type(estimator).__init__).parameters.items():
         if name == "self" or name in KEPT:
             continue
