@@ -1,8 +1,8 @@
 """The three matrix products of an MLP, from one register tile.
 
-Forward Z = A W + b and backward dA = dZ W^T are `multiply` (the latter with W^T made by
-`transpose`); the weight gradient dW = A^T dZ is `multiply_transposed`, or `descend` where gradient
-descent takes it at once. For few rows of dZ, dA is made by `add_row_products`.
+Forward Z = A W + b is `multiply`; backward dA = dZ W^T is `multiply_by_transpose`, or for few rows
+of dZ made by `add_row_products`; the weight gradient dW = A^T dZ is `multiply_transposed`, or
+`descend` where gradient descent takes it at once.
 
 `a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns
 (`simd.panels`), whose widths are a multiple of the vector's lanes; `start` may have one row, which
@@ -15,13 +15,15 @@ product with a^T, row i is row chosen[i] of c. So features that are zero in all 
 of `a`: they add nothing to a sum, and their rows of a gradient are zero.
 """
 
+from . import machine
 from ._jit import glue, inlined, kernel
-from .simd import fill, fma, lane_sum, lanes, load, store, transpose_block
+from .simd import fill, fma, lane_sum, lanes, load, panels, store, transpose_block
 from .tile import descend_panel, product_panel
 
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 # but as wide for so few rows: one row of three vectors would wait for each sum to be ready
 WIDE_VECTORS, WIDE_ROWS = 8, 3
+DEPTH_BLOCK = machine.DEPTH_BLOCK
 
 
 @glue
@@ -96,6 +98,28 @@ def transpose(dst, src):
             for n in range(v):
                 for m in range(v):
                     dst[q, p * v + n, m] = src[p, q * v + m, n] if q * v + m < rows else 0.0
+
+
+@kernel
+def multiply_by_transpose(c, a, b, start, every, memory, place):
+    """c [M, N] = start + a [M, K] b^T for b [N', K'] in panels, N' <= N and K <= K' = P v.
+
+    b is transposed in blocks, each as wide as a panel of the product and as deep as fits L1:
+    `DEPTH_BLOCK` vectors of scratch, in `memory` from `place` on. every: 0, 1, 2 ... up to K.
+    """
+    v, j, depth = lanes(c), 0, a.shape[1]
+    while j < c.shape[1]:
+        width = next_width((c.shape[1] - j) // v)
+        end, most = j + width * v, DEPTH_BLOCK // width
+        columns, before = c[:, j:end], start[:, j:end]
+        for k in range(0, depth, most):
+            stop = min(k + most, depth)
+            count = (stop - k + v - 1) // v
+            block = panels(memory, place, width, count * v, count * v * v, v)
+            transpose(block, b[k // v : k // v + count, j:end])
+            multiply(columns, a[:, k:stop], block, before, every[: stop - k])
+            before = columns
+        j = end
 
 
 @kernel

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import machine
 from ._jit import entry, glue, kernel
 from .activation_curvature import activation_derivatives
 from .dropout import multiply_by
-from .gemm import multiply, multiply_transposed, next_width
+from .gemm import multiply, multiply_by_transpose, multiply_transposed
 from .loss_curvature import loss_curvature
-from .network import forward, gather, loss_and_delta, transposed_block
+from .network import forward, gather, loss_and_delta
 from .norm import column_dot, column_sum
 from .plan import (
     ACTIVATION,
@@ -57,8 +56,6 @@ from .plan import (
 from .scale import scale_columns
 from .simd import choose_less, fill, fma, lanes, load, matrix, store
 
-DEPTH_BLOCK = machine.DEPTH_BLOCK
-
 # Regions of a layer among the tangents: of its outputs, of z, of xhat, mean(xhat RU), of its delta,
 # and scratch for f' and f''.
 OUTPUT, INPUT, NORMED_TANGENT, MOMENT, DELTA, FIRST, SECOND, REGIONS = range(8)
@@ -80,14 +77,8 @@ class Tangents(NamedTuple):
 @glue
 def tangent_of(plan, tangents, layer, region, p, width):
     """The first `width` columns of a region [B, ld] of a layer."""
-    return tangent_part_of(plan, tangents, layer, region, p, 0, width)
-
-
-@glue
-def tangent_part_of(plan, tangents, layer, region, p, low, high):
-    """The columns low to high of a region."""
-    place = tangents.places[layer, region] + low
-    return matrix(tangents.values, place, p.rows, high - low, plan.table[layer, LD])
+    ld = plan.table[layer, LD]
+    return matrix(tangents.values, tangents.places[layer, region], p.rows, width, ld)
 
 
 @glue
@@ -324,37 +315,25 @@ def forward_tangent(plan, work, theta, tangents, p):
 
 
 @kernel
-def products_with_transposes(plan, work, theta, tangents, p, layer):
-    """d = d' W^T and rd = rd' W^T + d' V^T of the layer below: V the direction, d' of a layer."""
-    outputs, ld, v, j = plan.table[layer, SIZE], plan.table[layer - 1, LD], lanes(theta), 0
-    while j < ld:
-        width = next_width((ld - j) // v)
-        end, depth = j + width * v, DEPTH_BLOCK // width
-        d = deltas_of(plan, work, layer - 1, p, 0, j, end)
-        rd = tangent_part_of(plan, tangents, layer - 1, DELTA, p, j, end)
-        start = zeros_of(plan, work, width * v)
-        rstart = start
-        for k in range(0, outputs, depth):
-            stop = min(k + depth, outputs)
-            d_above = deltas_of(plan, work, layer, p, 0, k, stop)
-            rd_above = tangent_part_of(plan, tangents, layer, DELTA, p, k, stop)
-            w = transposed_block(plan, work, theta, layer, k, stop, j, end)
-            multiply(d, d_above, w, start)
-            multiply(rd, rd_above, w, rstart)
-            w = transposed_block(plan, work, tangents.direction, layer, k, stop, j, end)
-            multiply(rd, d_above, w, rd)
-            start, rstart = d, rd
-        j = end
-
-
-@kernel
 def propagate_tangent(plan, work, theta, tangents, p, layer):
     """d and rd of the layer below by its U, from those of a layer."""
-    below = layer - 1
-    ld = plan.table[below, LD]
+    below, outputs = layer - 1, plan.table[layer, SIZE]
+    size, ld, ld_above = plan.table[below, SIZE], plan.table[below, LD], plan.table[layer, LD]
+    d_above = deltas_of(plan, work, layer, p, 0, 0, outputs)
+    rd_above = tangent_of(plan, tangents, layer, DELTA, p, outputs)
     d = deltas_of(plan, work, below, p, 0, 0, ld)
     rd = tangent_of(plan, tangents, below, DELTA, p, ld)
-    products_with_transposes(plan, work, theta, tangents, p, layer)
+    zeros, every, memory, place = (
+        zeros_of(plan, work, ld),
+        work.every,
+        work.private,
+        plan.transposed,
+    )
+    w = weights_of(plan, theta, layer, 0, size, 0, ld_above)
+    direction = weights_of(plan, tangents.direction, layer, 0, size, 0, ld_above)
+    multiply_by_transpose(d, d_above, w, zeros, every, memory, place)
+    multiply_by_transpose(rd, rd_above, w, zeros, every, memory, place)
+    multiply_by_transpose(rd, d_above, direction, rd, every, memory, place)
     if plan.training and plan.numbers[below, DROPOUT] > 0:
         mask = own_part_of(plan, work, below, MASK, p, 0, ld)
         multiply_by(d, d, mask)

@@ -23,12 +23,12 @@ from .gemm import (
     add_row_products,
     descend,
     multiply,
+    multiply_by_transpose,
     multiply_transposed,
     next_width,
     no_row_products,
     pack,
     store_row_products,
-    transpose,
 )
 from .loss import loss_backward
 from .norm import (
@@ -95,7 +95,6 @@ from .plan import (
     strip_of,
     sum_of_parts,
     target_of,
-    transposed_of,
     units_of,
     weights_of,
     zeros_of,
@@ -118,7 +117,6 @@ from .simd import (
 from .team import barrier, share
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
-DEPTH_BLOCK = machine.DEPTH_BLOCK
 FEW_ROWS, WIDE_OUTPUT = machine.FEW_ROWS, machine.WIDE_OUTPUT
 CACHE_LINE = machine.CACHE_LINE
 
@@ -424,37 +422,20 @@ def products_with_rows(plan, work, theta, p, layer, low, high):
             store_row_products(da, b, i - low, sums, size - i)
 
 
-@glue
-def transposed_block(plan, work, theta, layer, top, bottom, low, high):
-    """W^T[top:bottom, low:high], at most a panel wide and `DEPTH_BLOCK` vectors large: scratch."""
-    v, size = lanes(theta), plan.table[layer - 1, SIZE]
-    rounded = (bottom - top + v - 1) // v * v
-    block = transposed_of(plan, work, (high - low) // v, rounded)
-    transpose(block, weights_of(plan, theta, layer, low, min(high, size), top, top + rounded))
-    return block
-
-
 @kernel
 def product_with_transpose(plan, work, theta, p, layer, low, high):
-    """dA = dZ W^T for the units low to high of the layer below, into their deltas.
-
-    W is transposed in blocks, each as wide as a panel of the product and as deep as fits L1.
-    """
-    v, j = lanes(theta), low
-    while j < high:
-        width = next_width((high - j) // v)
-        end, depth = j + width * v, DEPTH_BLOCK // width
-        da = deltas_of(plan, work, layer - 1, p, work.thread, j, end)
-        start = zeros_of(plan, work, width * v)
-        for owner in range(owners_of(plan, layer)):
-            top, bottom = block_of(plan, layer, owner)
-            for k in range(top, bottom, depth):
-                stop = min(k + depth, bottom)
-                w = transposed_block(plan, work, theta, layer, k, stop, j, end)
-                dz = deltas_of(plan, work, layer, p, owner, k, stop)
-                multiply(da, dz, w, start, work.every[: stop - k])
-                start = da
-        j = end
+    """dA = dZ W^T for the units low to high of the layer below, into their deltas."""
+    v, size = lanes(theta), plan.table[layer - 1, SIZE]
+    da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
+    start = zeros_of(plan, work, high - low)
+    for owner in range(owners_of(plan, layer)):
+        top, bottom = block_of(plan, layer, owner)
+        if top < bottom:
+            dz = deltas_of(plan, work, layer, p, owner, top, bottom)
+            end = top + (bottom - top + v - 1) // v * v
+            w = weights_of(plan, theta, layer, low, min(high, size), top, end)
+            multiply_by_transpose(da, dz, w, start, work.every, work.private, plan.transposed)
+            start = da
 
 
 @kernel

@@ -310,13 +310,6 @@ def weights_of(plan, theta, layer, top, bottom, low, high):
 
 
 @glue
-def transposed_of(plan, work, width, rows):
-    """Panels [width, rows, lanes] of scratch for a block of W^T."""
-    v = lanes(work.private)
-    return panels(work.private, plan.transposed, width, rows, rows * v, v)
-
-
-@glue
 def row_of(plan, theta, layer, column, low, high):
     """Entries low to high of b, slopes, gains or shifts of a layer, as one row."""
     return matrix(theta, plan.table[layer, column] + low, 1, high - low, high - low)

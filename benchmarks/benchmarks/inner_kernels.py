@@ -16,15 +16,13 @@ from fastmlp.kernels.activation import activation_backward, activation_forward
 from fastmlp.kernels.gemm import (
     add_row_products,
     multiply,
+    multiply_by_transpose,
     multiply_transposed,
-    next_width,
     no_row_products,
     store_row_products,
-    transpose,
 )
 from fastmlp.kernels.machine import (
     CACHE_LINE,
-    DEPTH_BLOCK,
     FEW_ROWS,
     VECTOR_BYTES,
     WIDE_OUTPUT,
@@ -59,7 +57,7 @@ def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs
 
 
 @njit(**OPTIONS)
-def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, batch, inputs, outputs):
+def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, every, batch, inputs, outputs):
     """dA [B, I] = dZ [B, O] W^T, W^T made in blocks; dA in a block for each owner of columns.
 
     For few rows of wide outputs W is not transposed, as in training.
@@ -76,29 +74,11 @@ def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, batch, inpu
                     sums = add_row_products(no_row_products(c), a, m, own, n)
                     store_row_products(c, m, n - low, sums, inputs - n)
         elif rows * width > 0:
-            j = low
-            while j < high:
-                vectors = next_width((high - j) // v)
-                end, depth = j + vectors * v, DEPTH_BLOCK // vectors
-                c = matrix(da, low * batch + top * width + j - low, rows, end - j, width)
-                start = matrix(zeros, 0, 1, end - j, end - j)
-                for k in range(0, outputs, depth):
-                    count = min(depth, outputs - k)
-                    rounded = padded(dz, count)
-                    block = panels(wt, low * ld, vectors, rounded, rounded * v, v)
-                    own = panels(
-                        w,
-                        k * inputs + j * v,
-                        rounded // v,
-                        min(end, inputs) - j,
-                        inputs * v,
-                        v,
-                    )
-                    transpose(block, own)
-                    a = matrix(dz, top * ld + k, rows, count, ld)
-                    multiply(c, a, panels(wt, low * ld, vectors, count, rounded * v, v), start)
-                    start = c
-                j = end
+            c = matrix(da, low * batch + top * width, rows, width, width)
+            a = matrix(dz, top * ld, rows, outputs, ld)
+            own = panels(w, low * v, ld // v, min(high, inputs) - low, inputs * v, v)
+            start = matrix(zeros, 0, 1, width, width)
+            multiply_by_transpose(c, a, own, start, every, wt, low * ld)
         barrier(team, threads)
 
 

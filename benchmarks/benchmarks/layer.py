@@ -40,7 +40,7 @@ class Layer:
         packed.reshape(panels.shape)[...] = panels
         self._calls = {
             "forward": (dense_forward, (self.z, self.a, packed, self.b)),
-            "backward": (dense_backward, (self.da, self.dz, packed, wt, zeros)),
+            "backward": (dense_backward, (self.da, self.dz, packed, wt, zeros, np.arange(self.ld))),
             "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros)),
         }
         self._alone = np.zeros(LENGTH, np.int64)
