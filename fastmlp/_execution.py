@@ -588,7 +588,7 @@ class Execution:
             own_scores,
             sums,
             norms,
-            *feature_lists(self._net.layout, self._is_training),
+            *feature_lists(self._net.layout, plan.rows, self._is_training),
         )
 
     def _alone_workspace(self) -> Workspace:
@@ -605,5 +605,5 @@ class Execution:
             np.zeros((3, rows)),
             np.zeros((0, 3)),
             np.zeros(0),
-            *feature_lists(self._net.layout, self._is_evaluating),
+            *feature_lists(self._net.layout, rows, self._is_evaluating),
         )

@@ -223,7 +223,7 @@ def complexity(
     copies = 1 if shares else team  # of what the threads of a pass share
     kept = item * (copies * _shared_activations(plan) + team * _own_activations(plan))
     scores = 3 * rows * (1 if shares and not plan.narrow else team) + 3 * passes
-    lists = sum(array.size for array in feature_lists(layout))
+    lists = sum(array.size for array in feature_lists(layout, rows))
     table = WORD * (team * (rows + lists) + scores + allocation.norms)
     return Complexity(
         layers=_layer_costs(layout, batch, every),

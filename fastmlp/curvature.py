@@ -457,7 +457,7 @@ class _Hessian:
             np.zeros((3, rows)),
             np.zeros((0, 3)),
             np.zeros(0),
-            *feature_lists(self._net.layout),
+            *feature_lists(self._net.layout, rows),
         )
         return work, aligned_zeros(self._tangents, dtype)
 

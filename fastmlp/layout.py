@@ -240,15 +240,15 @@ def place_of(tensor: Tensor) -> tuple[int, int]:
     return tensor.layer, COLUMNS[tensor.kind]
 
 
-def feature_lists(layout: Layout, used: bool = True) -> tuple[Vector, Matrix, Vector]:
-    """`features`, `pieces` and `every` of a workspace; nothing if it is not used."""
+def feature_lists(layout: Layout, rows: int, used: bool = True) -> tuple[Vector, Matrix, Vector]:
+    """`features`, `pieces` and `every` of a workspace for passes of `rows`; nothing if not used."""
     if not used:
         return np.zeros(0, np.int64), np.zeros((2, 0), np.int64), np.zeros(0, np.int64)
     inputs = layout.sizes[0]
     return (
         np.zeros(1 + inputs + machine.STRIP_ROWS, np.int64),
         np.zeros((2, inputs), np.int64),
-        np.arange(max(layout.strides)),
+        np.arange(max(rows, *layout.strides)),
     )
 
 

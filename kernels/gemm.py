@@ -12,18 +12,20 @@ split of columns or rows between threads, or of the depth between calls, gives t
 
 With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
-of `a`: they add nothing to a sum, and their rows of a gradient are zero.
+of `a`: they add nothing to a sum, and their rows of a gradient are zero. Products with a^T ask
+memory for what an `Ahead` says.
 """
 
 from . import machine
 from ._jit import glue, inlined, kernel
-from .simd import fill, fma, lane_sum, lanes, load, panels, store, transpose_block
-from .tile import descend_panel, product_panel
+from .simd import address_of, fill, fma, lane_sum, lanes, load, panels, store, transpose_block
+from .tile import Ahead, descend_panel, product_panel
 
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 # but as wide for so few rows: one row of three vectors would wait for each sum to be ready
 WIDE_VECTORS, WIDE_ROWS = 8, 3
 DEPTH_BLOCK = machine.DEPTH_BLOCK
+COLUMNS_AHEAD = 24  # a tile and a cache line or two
 
 
 @glue
@@ -40,22 +42,22 @@ def next_width(left):
 
 def _product(turned):
     @kernel
-    def product(c, a, b, start, chosen=None):
+    def product(c, a, b, start, chosen=None, ahead=None):
         v = lanes(c)
         j, left = 0, vectors_of(c)
         while left > 0:
             width = next_width(left)
             if not turned and left >= WIDE_VECTORS and a.shape[0] <= WIDE_ROWS:
                 width = WIDE_VECTORS
-                product_panel(c, j, a, b, start, chosen, WIDE_VECTORS, turned)
+                product_panel(c, j, a, b, start, chosen, ahead, WIDE_VECTORS, turned)
             elif width == 4:
-                product_panel(c, j, a, b, start, chosen, 4, turned)
+                product_panel(c, j, a, b, start, chosen, ahead, 4, turned)
             elif width == 3:
-                product_panel(c, j, a, b, start, chosen, 3, turned)
+                product_panel(c, j, a, b, start, chosen, ahead, 3, turned)
             elif width == 2:
-                product_panel(c, j, a, b, start, chosen, 2, turned)
+                product_panel(c, j, a, b, start, chosen, ahead, 2, turned)
             else:
-                product_panel(c, j, a, b, start, chosen, 1, turned)
+                product_panel(c, j, a, b, start, chosen, ahead, 1, turned)
             j, left = j + width * v, left - width
 
     return product
@@ -65,21 +67,30 @@ multiply = _product(turned=False)  # c [M, N] = start [M, N] + a [M, K] b [K, N]
 multiply_transposed = _product(turned=True)  # the same with a^T, for a [K, M]
 
 
+@glue
+def columns_ahead(a, every):
+    """Ask for the columns of `a` that the next tiles of a product with a^T read.
+
+    The hardware does not: there are as many streams as rows. every: 0, 1, 2 ... as far as both go.
+    """
+    return Ahead(address_of(a, 0, COLUMNS_AHEAD), a.strides[0], every, every)
+
+
 @kernel
-def descend(c, a, b, rate, chosen):
+def descend(c, a, b, rate, chosen, ahead=None):
     """c[chosen] -= rate a^T b for a [K, M] and b [K, N], at most four vectors wide.
 
     K times the vectors of b should fit L1: the depth is not cut.
     """
     width = vectors_of(c)
     if width == 4:
-        descend_panel(c, 0, a, b, rate, chosen, 4)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, 4)
     elif width == 3:
-        descend_panel(c, 0, a, b, rate, chosen, 3)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, 3)
     elif width == 2:
-        descend_panel(c, 0, a, b, rate, chosen, 2)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, 2)
     else:
-        descend_panel(c, 0, a, b, rate, chosen, 1)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, 1)
 
 
 @kernel

@@ -18,7 +18,7 @@ import numpy as np
 from ._jit import entry, glue, kernel
 from .activation_curvature import activation_derivatives
 from .dropout import multiply_by
-from .gemm import multiply, multiply_by_transpose, multiply_transposed
+from .gemm import columns_ahead, multiply, multiply_by_transpose, multiply_transposed
 from .loss_curvature import loss_curvature
 from .network import forward, gather, loss_and_delta
 from .norm import column_dot, column_sum
@@ -371,10 +371,10 @@ def learn_tangent(plan, work, tangents, p, layer):
     product = weights_of(plan, tangents.product, layer, 0, size, 0, ld)
     features = features_of(plan, work, layer, size)
     a = activations_of(plan, work, below, p, 0, 0, features.shape[0])
-    multiply_transposed(product, a, rd, product, features)
+    multiply_transposed(product, a, rd, product, features, columns_ahead(a, work.every))
     if below > 0:
         ra = tangent_of(plan, tangents, below, OUTPUT, p, size)
-        multiply_transposed(product, ra, d, product)
+        multiply_transposed(product, ra, d, product, None, columns_ahead(ra, work.every))
     if not (plan.training and plan.table[layer, NORM] == BATCH_NORM):
         row = row_of(plan, tangents.product, layer, BIAS, 0, ld)
         for j in range(0, ld, lanes(rd)):

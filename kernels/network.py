@@ -21,6 +21,7 @@ from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
 from .gemm import (
     add_row_products,
+    columns_ahead,
     descend,
     multiply,
     multiply_by_transpose,
@@ -102,6 +103,7 @@ from .plan import (
 from .scale import scale_columns, scale_gradient
 from .simd import (
     absolute,
+    address_of,
     fill,
     first_lanes,
     lane_sum,
@@ -110,15 +112,14 @@ from .simd import (
     load_across,
     matrix,
     panels,
-    prefetch,
     rows_across,
     store,
 )
 from .team import barrier, share
+from .tile import Ahead
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
 FEW_ROWS, WIDE_OUTPUT = machine.FEW_ROWS, machine.WIDE_OUTPUT
-CACHE_LINE = machine.CACHE_LINE
 
 
 class Sink(NamedTuple):
@@ -595,20 +596,22 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
         b = packed_deltas_of(plan, work, p, width)
         pack(b, dz, j - low)
         w = weights_of(plan, theta, layer, top, bottom, j, j + width * v)
-        done = 0
-        for i in range(0, bottom - top, STRIP_ROWS):
-            rows, first = min(STRIP_ROWS, bottom - top - i), done
-            while done < features.shape[0] and features[done] < i + rows:
-                done += 1
-            if layer == 1 and j == low:
-                ask_ahead(upcoming, i, i + rows)
-            a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
-            if is_plain:
-                descend(w, a, b, rule.rate, features[first:done])
-            else:
-                place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
+        is_first = layer == 1 and j == low
+        if is_plain:
+            a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
+            ahead = ahead_of(work, upcoming, is_first, a, top, features)
+            descend(w, a, b, rule.rate, features, ahead)
+        else:
+            done = 0
+            for i in range(0, bottom - top, STRIP_ROWS):
+                rows, first = min(STRIP_ROWS, bottom - top - i), done
+                while done < features.shape[0] and features[done] < i + rows:
+                    done += 1
                 listed = features[first:done]
-                strip_gradient(plan, work, a, b, listed, i, rows)
+                a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
+                ahead = ahead_of(work, upcoming, is_first, a, top, listed)
+                strip_gradient(plan, work, a, b, listed, i, rows, ahead)
+                place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
                 g = matrix(work.private, plan.strip, width, rows * v, rows * v)
                 if is_penalized:
                     penalize(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
@@ -617,7 +620,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
 
 
 @kernel
-def strip_gradient(plan, work, a, b, features, first, rows):
+def strip_gradient(plan, work, a, b, features, first, rows, ahead):
     """Rows first to first + rows of a^T b to the strip, in panels; those not listed are zero."""
     width, v = b.shape[0], lanes(b)
     strip = panels(work.private, plan.strip, width, rows, rows * v, v)
@@ -627,16 +630,16 @@ def strip_gradient(plan, work, a, b, features, first, rows):
         places[n] = features[n] - first
     if count < rows:
         fill_rows(matrix(work.private, plan.strip, width, rows * v, rows * v), 0.0)
-    multiply_transposed(strip, a, b, zeros_of(plan, work, width * v), places)
+    multiply_transposed(strip, a, b, zeros_of(plan, work, width * v), places, ahead)
 
 
-@kernel
-def ask_ahead(upcoming, low, high):
-    """Ask for the features low to high of the upcoming rows."""
-    line = CACHE_LINE // upcoming.x.itemsize
-    for b in range(upcoming.first, upcoming.first + upcoming.rows):
-        for i in range(low, high, line):
-            prefetch(upcoming.x, upcoming.order[b], i)
+@glue
+def ahead_of(work, upcoming, is_first, a, top, features):
+    """What a product with a^T asks memory for: the upcoming rows, or else more columns of `a`."""
+    if is_first and upcoming.rows == a.shape[0]:
+        rows, x = upcoming.order[upcoming.first :], upcoming.x
+        return Ahead(address_of(x, 0, top), x.strides[0], rows, features)
+    return columns_ahead(a, work.every)
 
 
 @glue

@@ -629,18 +629,18 @@ def emit_prefetch(builder: Any, pointer: Any, how: tuple[int, int]) -> None:
     builder.call(function, [address, INT32(how[0]), INT32(how[1]), INT32(1)])
 
 
-def _prefetch(typing: Any, m: Any, row: Any, column: Any) -> Any:
+def _address_of(typing: Any, m: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         pointer, _ = element_pointer(context, builder, sig.args[0], *values)
-        emit_prefetch(builder, pointer, TO_L2)
-        return context.get_dummy_value()
+        return builder.ptrtoint(pointer, INT64)
 
-    return signature(types.void, m, types.int64, types.int64), codegen
+    return signature(types.int64, m, types.int64, types.int64), codegen
 
 
-@compiles_to(_prefetch)
-def prefetch(m: Any, row: int, column: int) -> None:
-    """Ask for the cache line of m[row, column] ahead of its use; changes nothing."""
+@compiles_to(_address_of)
+def address_of(m: Any, row: int, column: int) -> int:
+    """Where m[row, column] lies in memory, or would lie."""
+    return int(m.ctypes.data) + row * int(m.strides[0]) + column * int(m.itemsize)
 
 
 # --- a block of registers

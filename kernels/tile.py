@@ -10,7 +10,7 @@ turned, that the product's row i is row chosen[i] of c. It leaves out what is kn
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -36,6 +36,19 @@ from .simd import (
 INT64 = ir.IntType(64)
 EDGES = (4, 2, 1)  # heights of the tiles for the rows that are left
 AHEAD = 16  # rows between asking for parameters and changing them
+
+
+class Ahead(NamedTuple):
+    """What to ask memory for while tiles are made, a line at a time: it comes from afar.
+
+    In step k of the tile whose first row is i, that of row rows[k] and column columns[i] of a
+    matrix at `address`, its rows `stride` bytes apart.
+    """
+
+    address: int
+    stride: int
+    rows: Any
+    columns: Any
 
 
 class _Operand:
@@ -95,16 +108,63 @@ def _literal(kind: Any) -> Any:
     return kind.literal_value if isinstance(kind, types.Literal) else None
 
 
+# for the first row of a tile, what gives the place to ask for in step k of that tile
+_Asking = Callable[[Any], Callable[[Any], Any]]
+
+
+def _next_block(builder: Any, b: _Operand, chosen: _List, width: int) -> _Asking:
+    """Ask for the next block of b, each tile for one of the vectors.
+
+    Behind the end that is in vain, but neither faults nor waits.
+    """
+
+    def of_tile(row: Any) -> Callable[[Any], Any]:
+        vector = builder.srem(builder.sdiv(row, INT64(_height(width))), INT64(width))
+        block = b.row(INT64(machine.DEPTH_BLOCK // width))
+        first = builder.gep(block, [builder.mul(vector, b.across)])
+        return lambda k: builder.gep(first, [builder.mul(chosen[k], b.stride)])
+
+    return of_tile
+
+
+def _asking(context: Any, builder: Any, kind: Any, value: Any, size: int) -> _Asking | None:
+    """Ask for what an `Ahead` says of elements of so many bytes; without one, for nothing."""
+    if not isinstance(kind, types.NamedTuple):
+        return None
+    address, stride, *lists = (builder.extract_value(value, n) for n in range(len(kind)))
+    rows, columns = (_List(context, builder, kind[n], lists[n - 2]) for n in (2, 3))
+
+    def of_tile(row: Any) -> Callable[[Any], Any]:
+        first = builder.add(address, builder.mul(columns[row], INT64(size)))
+        return lambda k: builder.inttoptr(
+            builder.add(first, builder.mul(rows[k], stride)), ir.IntType(8).as_pointer()
+        )
+
+    return of_tile
+
+
+def _height(width: int) -> int:
+    """Rows of a tile."""
+    return min(machine.ACCUMULATORS // width, machine.TILE_ROWS)
+
+
 class _Panel:
     """Emits the loops of one product: over tiles of rows, and in each over k."""
 
     def __init__(
-        self, builder: Any, width: int, turned: bool, a: _Operand, b: _Operand, chosen: _List
+        self,
+        builder: Any,
+        width: int,
+        turned: bool,
+        a: _Operand,
+        b: _Operand,
+        chosen: _List,
+        asking: _Asking | None,
     ) -> None:
         self._builder, self._width, self._turned = builder, width, turned
-        self._a, self._b, self._chosen = a, b, chosen
+        self._a, self._b, self._chosen, self._asking = a, b, chosen, asking
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
-        self.height = min(machine.ACCUMULATORS // width, machine.TILE_ROWS)
+        self.height = _height(width)
 
     def for_tiles(self, emit: Callable[[Any, int], None]) -> None:
         """Emit the loops over tiles, lower ones at the end; `emit` gets first row and height."""
@@ -122,28 +182,12 @@ class _Panel:
         rows = [self._builder.add(row, INT64(r)) for r in range(height)]
         return [self._chosen[r] for r in rows] if self._turned else rows
 
-    def _coming(self, row: Any, rows_of_a: list[Any]) -> Any:
-        """What to ask for while k runs, seen from k = 0: it comes from afar, a line at a time.
-
-        Of a turned `a`, whose rows are far apart, the columns of the tiles to come; else the next
-        block of b, each tile one of the vectors. Behind the end it is asked for in vain: that
-        neither faults nor waits.
-        """
-        builder, b = self._builder, self._b
-        if self._turned:
-            line = machine.CACHE_LINE // (b.vector.dtype.bitwidth // 8)
-            return builder.gep(rows_of_a[-1], [INT64(line)])
-        tile = builder.sdiv(row, INT64(self.height))
-        vector = builder.srem(tile, INT64(self._width))
-        block = b.row(INT64(machine.DEPTH_BLOCK // self._width))
-        return builder.gep(block, [builder.mul(vector, b.across)])
-
     def sums(self, row: Any, initial: list[list[Any]], first_k: Any, end_k: Any) -> list[list[Any]]:
         """Emit the loop over k of a tile, whose sums stay in registers; return them."""
         builder, a = self._builder, self._a
         numbers = [builder.add(row, INT64(r)) for r in range(len(initial))]
         rows = [builder.gep(a.base, [n]) if self._turned else a.row(n) for n in numbers]
-        coming = self._coming(row, rows)
+        ask = self._asking(row) if self._asking else None
         before = builder.block
         body = builder.append_basic_block("depth")
         done = builder.append_basic_block("done")
@@ -154,8 +198,8 @@ class _Panel:
         step = builder.mul(k, a.stride) if self._turned else k
         number = k if self._turned else self._chosen[k]
         b_row = self._b.load(number, self._width)
-        move = step if self._turned else builder.mul(number, self._b.stride)
-        emit_prefetch(builder, builder.gep(coming, [move]), TO_L2)
+        if ask:
+            emit_prefetch(builder, ask(k), TO_L2)
         totals = []
         for place, before_k in zip(rows, sums, strict=True):
             factor = builder.load(builder.gep(place, [step]))
@@ -175,8 +219,9 @@ class _Panel:
 
 
 def _product_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, vectors: Any, turned: Any
-) -> Any:
+    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, vectors: Any,
+    turned: Any,
+) -> Any:  # fmt: skip
     width, is_turned = _literal(vectors), _literal(turned)
     if width is None or is_turned is None or len({m.dtype for m in (c, a, b, start)}) > 1:
         return None
@@ -190,7 +235,10 @@ def _product_panel(
         is_row = builder.icmp_signed("==", start.rows, INT64(1))
         start.stride = builder.select(is_row, zero, start.stride)  # one row serves for all
         chosen = _List(context, builder, sig.args[5], values[5])
-        panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen)
+        asking = _next_block(builder, b, chosen, width)
+        if is_turned:
+            asking = _asking(context, builder, sig.args[6], values[6], c.dtype.bitwidth // 8)
+        panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking)
         block = INT64(machine.DEPTH_BLOCK // width)
         with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
             end_k = _least(builder, builder.add(first_k, block), panel.depth)
@@ -210,13 +258,13 @@ def _product_panel(
             panel.for_tiles(tile)
         return context.get_dummy_value()
 
-    args = (c, types.int64, a, b, start, chosen, vectors, turned)
+    args = (c, types.int64, a, b, start, chosen, ahead, vectors, turned)
     return signature(types.void, *args), codegen
 
 
 @compiles_to(_product_panel)
 def product_panel(
-    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, vectors: int, turned: bool
+    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, vectors: int, turned: bool
 ) -> None:
     """c[:, J] = start[:, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
 
@@ -225,7 +273,7 @@ def product_panel(
     list, row k of the depth is row chosen[k] of b, or if `a` is turned, the product's row i is row
     chosen[i] of c and start. The depth is cut into blocks so that the panel's part of b stays in L1
     while the tiles pass over it; between two blocks the sums rest in c, which rounds nothing. While
-    the tiles pass over one block, the next is asked for.
+    the tiles pass over one block, the next is asked for; with a turned `a`, what `ahead` says.
 
     Each element is one chain of FMAs over ascending k, so its bits depend neither on the tile nor
     on who computes it. The depth must be at least 1. `vectors` and `turned` are literals.
@@ -245,7 +293,7 @@ def product_panel(
 
 
 def _descend_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, vectors: Any
+    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, ahead: Any, vectors: Any
 ) -> Any:
     width = _literal(vectors)
     if width is None or len({m.dtype for m in (c, a, b)}) > 1:
@@ -257,7 +305,9 @@ def _descend_panel(
 
         to, vector = operand(0, values[1]), Vector(c.dtype)
         chosen = _List(context, builder, sig.args[5], values[5])
-        panel = _Panel(builder, width, True, operand(2, INT64(0)), operand(3, values[1]), chosen)
+        asking = _asking(context, builder, sig.args[6], values[6], c.dtype.bitwidth // 8)
+        a, b = operand(2, INT64(0)), operand(3, values[1])
+        panel = _Panel(builder, width, True, a, b, chosen, asking)
         down = context.cast(builder, builder.fneg(values[4]), types.float64, c.dtype)
         down = broadcast_scalar(builder, vector.llvm, down)
         nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
@@ -278,13 +328,15 @@ def _descend_panel(
         panel.for_tiles(tile)
         return context.get_dummy_value()
 
-    args = (c, types.int64, a, b, types.float64, chosen, vectors)
+    args = (c, types.int64, a, b, types.float64, chosen, ahead, vectors)
     return signature(types.void, *args), codegen
 
 
 @compiles_to(_descend_panel)
-def descend_panel(c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, vectors: int) -> None:
-    """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J as above, and without a list i itself.
+def descend_panel(
+    c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, ahead: Any, vectors: int
+) -> None:
+    """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J and `ahead` as above; without a list, row i.
 
     The same chains of FMAs from zero, and the same FMA with -rate as in `optimizer.sgd`, but the
     gradient never leaves the registers. The depth, the rows of `a`, is not cut.

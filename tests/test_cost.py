@@ -163,11 +163,11 @@ from fastmlp.kernels import gemm, network
 count = 0
 
 def counting(function):
-    def product(c, a, b, start, chosen):
+    def product(c, a, b, start, chosen, *ahead):
         global count
         columns = c.shape[1] if c.ndim == 2 else c.shape[0] * c.shape[2]
         count += a.shape[0] * a.shape[1] * columns
-        function(c, a, b, start, chosen)
+        function(c, a, b, start, chosen, *ahead)
     return product
 
 network.multiply = gemm.multiply = counting(gemm.multiply)

@@ -89,19 +89,23 @@ def multiply_chosen(memory, c, a, b, start, chosen):
 
 
 @kernel
-def multiply_transposed_chosen(memory, c, a, b, start, chosen):
+def multiply_transposed_chosen(memory, c, a, b, start, chosen, every):
+    """The product for few of c's rows; meanwhile columns of a are asked for."""
+    a = matrix_at(memory, a)
     gemm.multiply_transposed(
         panels_at(memory, c),
-        matrix_at(memory, a),
+        a,
         panels_at(memory, b),
         matrix_at(memory, start),
         chosen,
+        gemm.columns_ahead(a, every),
     )
 
 
 @kernel
-def descend(memory, c, a, b, rate, chosen):
-    gemm.descend(panels_at(memory, c), matrix_at(memory, a), panels_at(memory, b), rate, chosen)
+def descend(memory, c, a, b, rate, chosen, every):
+    a, ahead = matrix_at(memory, a), gemm.columns_ahead(matrix_at(memory, a), every)
+    gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, chosen, ahead)
 
 
 @kernel
@@ -177,6 +181,7 @@ def whole_numbers(rng: np.random.Generator, rows: int, columns: int) -> np.ndarr
     return rng.integers(-8, 9, (rows, columns))
 
 
+EVERY = np.arange(420)  # as far as rows and depths go below
 PRODUCTS = pytest.mark.parametrize("product", [multiply, multiply_transposed])
 
 
@@ -257,7 +262,7 @@ def test_products_of_chosen_features(
     b = memory.place(depth, columns, whole_numbers(rng, depth, columns), packed=True)
     c = memory.place(inputs, columns, packed=True)
     expected = memory.copy()
-    multiply_transposed_chosen(memory.array, c, a, b, start, chosen)
+    multiply_transposed_chosen(memory.array, c, a, b, start, chosen, EVERY)
     result = expected[c]
     reference.multiply_transposed(result, expected[a], expected[b], expected[start], chosen)
     expected[c] = result
@@ -286,9 +291,9 @@ def test_descent_has_the_bits_of_product_and_step(
     g = memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True)
     c = memory.place(inputs, columns, rng.normal(size=(inputs, columns)), packed=True)
     before = memory[c]
-    multiply_transposed_chosen(memory.array, g, a, b, start, chosen)
+    multiply_transposed_chosen(memory.array, g, a, b, start, chosen, EVERY)
     gradient, expected = memory[g], memory.copy()
-    descend(memory.array, c, a, b, rate, chosen)
+    descend(memory.array, c, a, b, rate, chosen, EVERY)
     result = memory[c]
     expected[c] = result
     assert_same(memory, expected)

@@ -23,6 +23,7 @@ from fastmlp.kernels.simd import (
     GUESS_RECIPROCAL,
     GUESS_ROOT,
     absolute,
+    address_of,
     atomic_add,
     atomic_load,
     atomic_store,
@@ -43,7 +44,6 @@ from fastmlp.kernels.simd import (
     panels,
     pause,
     power_of_two,
-    prefetch,
     scale,
     square_root,
     square_sum,
@@ -341,18 +341,16 @@ def test_matrix_holds_no_reference(dtype: type) -> None:
 
 
 @kernel
-def ask_for_all(m):
-    for i in range(m.shape[0]):
-        for j in range(m.shape[1]):
-            prefetch(m, i, j)
+def address_in(m, i, j):
+    return address_of(m, i, j)
 
 
 @DTYPES
-def test_prefetch_changes_nothing(dtype: type) -> None:
+def test_address_of_counts_bytes_from_the_first_element(dtype: type) -> None:
     m = whole_numbers(dtype, 3)
-    before = m.copy()
-    ask_for_all(m)
-    np.testing.assert_array_equal(m, before)
+    place = address_in(m, 1, 2)
+    assert place == m[1:, 2:].ctypes.data
+    assert address_in(m, 2, 1) - place == m.strides[0] - m.strides[1]
 
 
 @kernel

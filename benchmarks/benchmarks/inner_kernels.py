@@ -15,6 +15,7 @@ from fastmlp.kernels._jit import OPTIONS
 from fastmlp.kernels.activation import activation_backward, activation_forward
 from fastmlp.kernels.gemm import (
     add_row_products,
+    columns_ahead,
     multiply,
     multiply_by_transpose,
     multiply_transposed,
@@ -83,17 +84,20 @@ def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, every, batc
 
 
 @njit(**OPTIONS)
-def dense_gradient(times, team, threads, part, dw, a, dz, zeros, batch, inputs, outputs):
+def dense_gradient(times, team, threads, part, dw, a, dz, zeros, every, batch, inputs, outputs):
     """dW [I, O] = A^T dZ; dW packed, dZ in a block for each owner of columns."""
     v, (top, bottom, low, high) = lanes(dw), part
     rows, width = bottom - top, high - low
     for _ in range(times):
         if rows * width > 0:
+            own = matrix(a, top, batch, rows, padded(a, inputs))
             multiply_transposed(
                 panels(dw, low * inputs + top * v, width // v, rows, inputs * v, v),
-                matrix(a, top, batch, rows, padded(a, inputs)),
+                own,
                 matrix(dz, low * batch, batch, width, width),
                 matrix(zeros, 0, 1, width, width),
+                None,
+                columns_ahead(own, every),
             )
         barrier(team, threads)
 

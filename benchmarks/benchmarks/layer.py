@@ -35,13 +35,14 @@ class Layer:
         self.z, self.da = flat(batch, self.ld), flat(batch, self.ld_in)
         self.dw, wt = flat(inputs, self.ld), flat(self.ld, self.ld_in)
         zeros, packed = flat(1, self.ld + self.ld_in), flat(inputs, self.ld)
+        every = np.arange(max(batch, self.ld_in, self.ld))
         lanes = VECTOR_BYTES // dtype.itemsize
         panels = self.w.reshape(inputs, -1, lanes).transpose(1, 0, 2)
         packed.reshape(panels.shape)[...] = panels
         self._calls = {
             "forward": (dense_forward, (self.z, self.a, packed, self.b)),
-            "backward": (dense_backward, (self.da, self.dz, packed, wt, zeros, np.arange(self.ld))),
-            "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros)),
+            "backward": (dense_backward, (self.da, self.dz, packed, wt, zeros, every)),
+            "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros, every)),
         }
         self._alone = np.zeros(LENGTH, np.int64)
         # in advance: a call from Python should cost no more than it must
