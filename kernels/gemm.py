@@ -73,7 +73,7 @@ def columns_ahead(a, every):
 
     The hardware does not: there are as many streams as rows. every: 0, 1, 2 ... as far as both go.
     """
-    return Ahead(address_of(a, 0, COLUMNS_AHEAD), a.strides[0], every, every)
+    return Ahead(address_of(a, 0, COLUMNS_AHEAD), a.strides[0], a.itemsize << 8, every)
 
 
 @kernel

@@ -599,7 +599,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
         is_first = layer == 1 and j == low
         if is_plain:
             a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
-            ahead = ahead_of(work, upcoming, is_first, a, top, features)
+            ahead = ahead_of(work, upcoming, is_first, a, top, bottom)
             descend(w, a, b, rule.rate, features, ahead)
         else:
             done = 0
@@ -609,7 +609,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                     done += 1
                 listed = features[first:done]
                 a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
-                ahead = ahead_of(work, upcoming, is_first, a, top, listed)
+                ahead = ahead_of(work, upcoming, is_first, a, top + i, top + i + rows)
                 strip_gradient(plan, work, a, b, listed, i, rows, ahead)
                 place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
                 g = matrix(work.private, plan.strip, width, rows * v, rows * v)
@@ -634,11 +634,12 @@ def strip_gradient(plan, work, a, b, features, first, rows, ahead):
 
 
 @glue
-def ahead_of(work, upcoming, is_first, a, top, features):
-    """What a product with a^T asks memory for: the upcoming rows, or else more columns of `a`."""
-    if is_first and upcoming.rows == a.shape[0]:
+def ahead_of(work, upcoming, is_first, a, top, bottom):
+    """What a product with a^T asks memory for: upcoming inputs, or else more columns of `a`."""
+    if is_first and upcoming.rows == a.shape[0] and a.shape[1] > 0:
         rows, x = upcoming.order[upcoming.first :], upcoming.x
-        return Ahead(address_of(x, 0, top), x.strides[0], rows, features)
+        step = (((bottom - top) * x.itemsize) << 8) // a.shape[1]
+        return Ahead(address_of(x, 0, top), x.strides[0], step, rows)
     return columns_ahead(a, work.every)
 
 

@@ -41,14 +41,14 @@ AHEAD = 16  # rows between asking for parameters and changing them
 class Ahead(NamedTuple):
     """What to ask memory for while tiles are made, a line at a time: it comes from afar.
 
-    In step k of the tile whose first row is i, that of row rows[k] and column columns[i] of a
-    matrix at `address`, its rows `stride` bytes apart.
+    In step k of the tile whose first row is i, the line `step` i / 256 bytes behind the beginning
+    of row rows[k] of a matrix at `address`, its rows `stride` bytes apart.
     """
 
     address: int
     stride: int
+    step: int
     rows: Any
-    columns: Any
 
 
 class _Operand:
@@ -127,15 +127,15 @@ def _next_block(builder: Any, b: _Operand, chosen: _List, width: int) -> _Asking
     return of_tile
 
 
-def _asking(context: Any, builder: Any, kind: Any, value: Any, size: int) -> _Asking | None:
-    """Ask for what an `Ahead` says of elements of so many bytes; without one, for nothing."""
+def _asking(context: Any, builder: Any, kind: Any, value: Any) -> _Asking | None:
+    """Ask for what an `Ahead` says; without one, for nothing."""
     if not isinstance(kind, types.NamedTuple):
         return None
-    address, stride, *lists = (builder.extract_value(value, n) for n in range(len(kind)))
-    rows, columns = (_List(context, builder, kind[n], lists[n - 2]) for n in (2, 3))
+    address, stride, step, rows = (builder.extract_value(value, n) for n in range(len(kind)))
+    rows = _List(context, builder, kind[3], rows)
 
     def of_tile(row: Any) -> Callable[[Any], Any]:
-        first = builder.add(address, builder.mul(columns[row], INT64(size)))
+        first = builder.add(address, builder.ashr(builder.mul(row, step), INT64(8)))
         return lambda k: builder.inttoptr(
             builder.add(first, builder.mul(rows[k], stride)), ir.IntType(8).as_pointer()
         )
@@ -237,7 +237,7 @@ def _product_panel(
         chosen = _List(context, builder, sig.args[5], values[5])
         asking = _next_block(builder, b, chosen, width)
         if is_turned:
-            asking = _asking(context, builder, sig.args[6], values[6], c.dtype.bitwidth // 8)
+            asking = _asking(context, builder, sig.args[6], values[6])
         panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking)
         block = INT64(machine.DEPTH_BLOCK // width)
         with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
@@ -305,7 +305,7 @@ def _descend_panel(
 
         to, vector = operand(0, values[1]), Vector(c.dtype)
         chosen = _List(context, builder, sig.args[5], values[5])
-        asking = _asking(context, builder, sig.args[6], values[6], c.dtype.bitwidth // 8)
+        asking = _asking(context, builder, sig.args[6], values[6])
         a, b = operand(2, INT64(0)), operand(3, values[1])
         panel = _Panel(builder, width, True, a, b, chosen, asking)
         down = context.cast(builder, builder.fneg(values[4]), types.float64, c.dtype)
