@@ -235,9 +235,9 @@ def _product_panel(
         is_row = builder.icmp_signed("==", start.rows, INT64(1))
         start.stride = builder.select(is_row, zero, start.stride)  # one row serves for all
         chosen = _List(context, builder, sig.args[5], values[5])
-        asking = _next_block(builder, b, chosen, width)
-        if is_turned:
-            asking = _asking(context, builder, sig.args[6], values[6])
+        asking = _asking(context, builder, sig.args[6], values[6])
+        if not is_turned:
+            asking = _next_block(builder, b, chosen, width)
         panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking)
         block = INT64(machine.DEPTH_BLOCK // width)
         with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
