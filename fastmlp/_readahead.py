@@ -2,7 +2,9 @@
 
 Left alone, a system guesses that what lies beside a row is wanted next, reads megabytes for it, and
 has the team wait for every row. Here it is told that the guess is wrong, and which rows are next.
-It is advice: rows that nobody will take cost time, and nothing else.
+What has come is touched, so that its pages are in the page table before the team wants them: each
+that is not makes a thread of the team wait, and the others with it. None of this changes a value:
+rows that nobody will take cost time, and nothing else.
 """
 
 import contextlib
@@ -23,8 +25,8 @@ class MappedRows:
     """The rows of a C-contiguous array that lies in a memory map."""
 
     def __init__(self, array: NDArray[Any], mapping: mmap.mmap) -> None:
-        self._mapping = mapping
-        self._offset = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+        self._mapping, self._bytes = mapping, np.frombuffer(mapping, np.uint8)
+        self._offset = array.ctypes.data - self._bytes.ctypes.data
         self.row_bytes = array.nbytes // len(array)
 
     @classmethod
@@ -43,6 +45,12 @@ class MappedRows:
         """Ask the system to read these rows, without waiting for them."""
         for start, stop in self._runs(rows):
             self._mapping.madvise(mmap.MADV_WILLNEED, start, stop - start)
+
+    def touch(self, rows: NDArray[np.int64]) -> None:
+        """Read from each page of these rows, waiting for it if need be."""
+        first = self._offset + np.sort(rows) * self.row_bytes
+        for place in (*range(0, self.row_bytes, mmap.PAGESIZE), self.row_bytes - 1):
+            np.take(self._bytes, first + place)
 
     def _runs(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """Where in the map the rows lie: each from a page's begin, neighbours as one."""
@@ -83,11 +91,12 @@ def _follow(
     arrays: list[MappedRows], order: NDArray[np.int64], progress: Callable[[], int | None]
 ) -> None:
     window = WINDOW // sum(array.row_bytes for array in arrays) + 1
-    before, asked, advice = len(order), 0, mmap.MADV_NORMAL
+    before, asked, touched, advice = len(order), 0, 0, mmap.MADV_NORMAL
     head = order[:0]
     while (done := progress()) is not None:
         if done < before:  # a new epoch
-            asked, head = 0, order[:0]
+            asked = touched = 0
+            head = order[:0]
         before = done
         wanted = mmap.MADV_RANDOM if done < len(order) else mmap.MADV_NORMAL
         if wanted != advice:  # an evaluation goes through the file in order
@@ -104,4 +113,12 @@ def _follow(
                 array.will_need(rows)
             asked = first + len(rows)
             continue
+        else:  # half a window is time enough to arrive
+            first = max(touched, done)
+            rows = order[first : min(first + CHUNK, done + window // 2)]
+            if len(rows):
+                for array in arrays:
+                    array.touch(rows)
+                touched = first + len(rows)
+                continue
         time.sleep(POLL_SECONDS)

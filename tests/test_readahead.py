@@ -31,6 +31,7 @@ def path(tmp_path: Path, inputs: np.ndarray) -> Path:
 
 
 Advice = tuple[Any, ...]
+TOUCH = "touch"
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def advice(monkeypatch: pytest.MonkeyPatch) -> list[Advice]:
     monkeypatch.setattr(
         MappedRows, "will_need", lambda self, rows: given.append((mmap.MADV_WILLNEED, *rows))
     )
+    monkeypatch.setattr(MappedRows, "touch", lambda self, rows: given.append((TOUCH, *rows)))
     return given
 
 
@@ -124,9 +126,15 @@ def test_each_row_is_asked_for_once_and_in_time(
             for done in range(0, SAMPLES, 100):
                 yield done
                 yield done
-                asked = [row for how, *rows in advice if how == mmap.MADV_WILLNEED for row in rows]
-                late.append(set(order[: done + 100]) - set(asked))
+                yield done
+                asked, touched = (
+                    [row for how, *rows in advice if how == kind for row in rows]
+                    for kind in (mmap.MADV_WILLNEED, TOUCH)
+                )
+                late.append(set(order[: done + 100]) - set(touched))
                 assert len(asked) == len(set(asked)) <= done + 401
+                assert len(touched) == len(set(touched)) <= done + 201
+                assert set(touched) <= set(asked)
             yield SAMPLES
             yield SAMPLES
             assert asked == order.tolist()
@@ -156,6 +164,7 @@ def test_pages_of_rows(tmp_path: Path, first: int) -> None:
         for low, high in ((2, 3), (9, 9), (30, 31))
     ]
     mapped.will_need(np.arange(len(array)))  # the system takes it
+    mapped.touch(np.arange(len(array)))
 
 
 def test_checks_copy_nothing(path: Path) -> None:
