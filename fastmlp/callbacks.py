@@ -18,8 +18,8 @@ import numpy as np
 
 from ._callback import Callback
 from ._checks import check_number, check_whole
+from ._files import replace_file
 from .checkpoints import Checkpoint
-from .io import replace_file
 from .stopping import MONITORS
 from .training import Training
 

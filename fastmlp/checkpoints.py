@@ -34,6 +34,7 @@ from . import io, optimizers, schedules
 from ._callback import Callback
 from ._checks import check_number, check_whole
 from ._execution import Batch
+from ._files import replace_file
 from ._state import Position, TrainingState
 from ._stream import Batches, Source
 from .history import SERIES, History
@@ -68,9 +69,9 @@ class Checkpoint(Callback):
     """Saves the training so that `resume` can go on with it, bit for bit, after whatever ended it.
 
     The file is replaced as a whole: it is the one before or the one after, also if the process is
-    killed meanwhile. The one before is kept, with ".previous" at the end of its name. When `fit`
-    ends, by itself or by Ctrl-C or an exception, the last state is saved too, but not one that has
-    diverged.
+    killed or the power fails meanwhile. The one before is kept, with ".previous" at the end of its
+    name. When `fit` ends, by itself or by Ctrl-C or an exception, the last state is saved too, but
+    not one that has diverged.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ class Checkpoint(Callback):
             "every_seconds": self.every_seconds,
         }
         content = _to_bytes(training, {"every": every, "samples": self._samples})
-        io.replace_file(self.path, content, PREVIOUS)
+        replace_file(self.path, content, PREVIOUS)
         self._saved = training.epoch, training.step
 
 

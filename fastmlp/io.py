@@ -20,12 +20,10 @@ networks give equal files, byte for byte. Reading a file runs no code from it. F
 too.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import reprlib
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from . import activations, norms
+from ._files import replace_file
 from .activations import Activation
 from .architecture import Architecture
 from .layout import Layout, Tensor
@@ -62,6 +61,7 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
 
     The content goes to a temporary file in the same folder, which then takes the place of
     `path`. When anything fails the temporary file is removed and `path` is what it was before.
+    When it is done, the file is on the disk, as far as the system can tell.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def save(net: "MLP", path: str | os.PathLike[str]) -> None:
     header = header_of(net)
     values = {tensor.name: np.ascontiguousarray(array) for tensor, array in tensors_of(net)}
     content = to_safetensors(values, {HEADER_KEY: header})
-    replace_file(os.fspath(path), content)
+    replace_file(path, content)
 
 
 def header_of(net: "MLP") -> str:
@@ -207,43 +207,6 @@ def _describe(norm: BatchNorm | LayerNorm | None) -> dict[str, Any] | None:
         return None
     name = "batch" if isinstance(norm, BatchNorm) else "layer"
     return {"name": name, **dataclasses.asdict(norm)}
-
-
-def replace_file(path: str, content: bytes, previous: str | None = None) -> None:
-    """Write `content` to `path` through a temporary file in the same folder.
-
-    With `previous`, for one writer that comes again and again, the file that was there is kept as
-    `path` + `previous`, and the temporary file has a name that the next one takes over.
-    """
-    target = os.path.realpath(path)  # the file behind a symbolic link is replaced, not the link
-    temporary = os.path.join(os.path.dirname(target), f".fastmlp-{secrets.token_hex(8)}.tmp")
-    if previous is not None:
-        temporary = f"{target}.tmp"
-    try:
-        with open(temporary, "xb" if previous is None else "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and os.path.exists(target):
-            _keep(target, target + previous)
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            # The same error, but about the user's file and not about the temporary one.
-            raise OSError(error.errno, error.strerror, path) from error
-        raise
-
-
-def _keep(path: str, previous: str) -> None:
-    """Give a file another name, under which there may be an older one."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(previous)
-    try:
-        os.link(path, previous)  # under its own name it is there at any moment
-    except OSError:  # a file system without links
-        os.replace(path, previous)
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import check_sequence, check_whole
+from ._files import replace_file
 from .activations import NAMES, Activation, resolve
 from .diagnostics import FlowRecorder, GradientFlow
 from .history import History
@@ -393,9 +394,22 @@ def _colors(count: int) -> Array:
     return colors
 
 
+def image_format(path: str | os.PathLike[str]) -> str:
+    """Return the format that an image's ending asks for; ValueError if matplotlib has none."""
+    ending = os.path.splitext(path)[1].lower().removeprefix(".")
+    known = new_figure().canvas.get_supported_filetypes()
+    if ending not in known:
+        raise ValueError(
+            f"an image must end in {', '.join(f'.{name}' for name in known)}, got {os.fspath(path)}"
+        )
+    return ending
+
+
 def _written(figure: "Figure", path: Path) -> "Figure":
     if path is not None:
-        figure.savefig(path)
+        image = BytesIO()
+        figure.savefig(image, format=image_format(path))
+        replace_file(path, image.getvalue())
     return figure
 
 

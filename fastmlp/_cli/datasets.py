@@ -15,10 +15,10 @@ from fastmlp._cli.arguments import (
     check_output,
     complete_files,
     complete_names,
-    write_file,
 )
 from fastmlp._cli.base import group
 from fastmlp._cli.output import print_facts, print_json, print_line, print_rows
+from fastmlp._files import replace_file
 
 if TYPE_CHECKING:
     from fastmlp.datasets import Dataset
@@ -143,7 +143,7 @@ def export(
         raise ValueError(f"--part must be train or test, got {part!r}")
     check_output(output)
     data = _load(name)
-    write_file(output, _npz(data) if suffix == ".npz" else _csv(data, part))
+    replace_file(output, _npz(data) if suffix == ".npz" else _csv(data, part))
     if json:
         print_json({"name": name, "output": output})
     else:

@@ -77,9 +77,9 @@ class Job:
     def check(self, optimizer: fm.Optimizer | None = None) -> None:
         """Raise an error if something cannot be written, before any work is done for it."""
         if self.plot is not None:
-            from fastmlp.plotting import new_figure
+            from fastmlp.plotting import image_format
 
-            new_figure()
+            image_format(self.plot)
         if self.log is not None:
             check_log(self.log)
         for output in (self.save, self.log, self.plot, self.checkpoint):

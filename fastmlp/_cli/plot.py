@@ -1,6 +1,7 @@
 """``fastmlp plot``: pictures of a training, of a network, and of what it does with data."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ def history(
     json: Json = False,
 ) -> None:
     """Draw losses and accuracies over the epochs."""
-    check_output(output, inputs=[log])
+    _check(output, inputs=[log])
     fm.plot_history(read_log(log), output)
     _report(output, json)
 
@@ -61,7 +62,7 @@ def first_layer(
     json: Json = False,
 ) -> None:
     """Draw the weights of each unit of the first layer as an image."""
-    check_output(output, inputs=[model])
+    _check(output, inputs=[model])
     net = fm.MLP.load(model)
     fm.plot_first_layer(net, _image_shape(shape, net.layer_sizes[0]), output)
     _report(output, json)
@@ -72,7 +73,7 @@ def confusion(
     model: Model, data: Data, output: Output, target: Target = None, json: Json = False
 ) -> None:
     """Draw how many samples of each class a network takes for each class."""
-    check_output(output, inputs=[model, data])
+    _check(output, inputs=[model, data])
     net = fm.MLP.load(model)
     if not net.is_classifier:
         raise ValueError(f"confusion needs a classifier, {model} has the loss {net.loss}")
@@ -89,7 +90,7 @@ def gradient_flow(
 
     They are those of the first 1,024 samples at most.
     """
-    check_output(output, inputs=[model, data])
+    _check(output, inputs=[model, data])
     net = fm.MLP.load(model)
     samples, names = models.read_labelled(net, data, target)
     y = models.targets(samples, names)
@@ -98,6 +99,14 @@ def gradient_flow(
     if not json:
         print_line(str(flow))
     _report(output, json, warnings=flow.warnings)
+
+
+def _check(output: Path, inputs: Sequence[str | Path]) -> None:
+    """Raise an error if the picture cannot be written, before any work is done for it."""
+    from fastmlp.plotting import image_format
+
+    check_output(output, inputs)
+    image_format(output)
 
 
 def _image_shape(text: str | None, inputs: int) -> tuple[int, int]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import fastmlp as fm
 from fastmlp._cli import models
-from fastmlp._cli.arguments import Data, Json, Model, check_output, complete_names, write_file
+from fastmlp._cli.arguments import Data, Json, Model, check_output, complete_names
 from fastmlp._cli.output import print_json, print_line
+from fastmlp._files import replace_file
 
 __all__ = ["predict"]
 
@@ -66,7 +67,7 @@ def predict(
         else:
             sys.stdout.write(content.decode())
         return
-    write_file(output, content)
+    replace_file(output, content)
     if json:
         print_json({"samples": len(predicted), "output": output})
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import io
+from .._files import replace_file
 from ..activations import Activation
 from ..norms import BatchNorm, LayerNorm
 from . import formulas
@@ -77,7 +78,7 @@ def to_onnx(net: "MLP", path: str | os.PathLike[str]) -> None:
     MLP([4, 8, 3], activation=['gelu'], loss='softmax_cross_entropy', \
 norm=[LayerNorm(epsilon=1e-05)], dtype='float32', seed=7)
     """
-    io.replace_file(os.fspath(path), model_of(net).SerializeToString(deterministic=True))
+    replace_file(path, model_of(net).SerializeToString(deterministic=True))
 
 
 def model_of(net: "MLP") -> "ModelProto":
