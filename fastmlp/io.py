@@ -15,9 +15,7 @@ mean stands in the header's metadata under the key ``fastmlp``, as JSON::
      "dtype": "float32", "seed": 0, "metadata": {}}
 
 It is one entry and not one per field because safetensors writes entries in random order: so equal
-networks give equal files, byte for byte. Reading a file runs no code from it. Files of the format
-``fastmlp-1``, in which activations and loss were names and which had no more than those, are read
-too.
+networks give equal files, byte for byte. Reading a file runs no code from it.
 """
 
 import dataclasses
@@ -48,7 +46,6 @@ __all__ = ["FORMAT", "load", "save"]
 FORMAT = "fastmlp-2"
 """Version of the file format; it changes whenever older readers would misread a file."""
 
-_FIRST_FORMAT = "fastmlp-1"
 HEADER_KEY = "fastmlp"
 """The entry of a file's metadata that describes the network."""
 
@@ -141,7 +138,7 @@ def build(header: dict[str, Any]) -> "MLP":
     """
     from .mlp import MLP  # which imports this module
 
-    arguments = _arguments_of(header, _FIELDS)
+    arguments = _arguments_of(header)
     metadata = arguments.pop("metadata")
     net = MLP(**arguments, initializer="zeros")
     net.metadata.update(metadata)
@@ -284,47 +281,33 @@ def parse_header(metadata: dict[str, str] | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the entry {HEADER_KEY!r} is not JSON: {error}") from error
     found = header.pop("format", None) if isinstance(header, dict) else None
-    if found not in (FORMAT, _FIRST_FORMAT):
+    if found != FORMAT:
         raise ValueError(f"its format must be {FORMAT!r}, got {reprlib.repr(found)}")
-    return _arguments_of(header, _FIELDS if found == FORMAT else _FIRST_FIELDS)
+    return _arguments_of(header)
 
 
-def _arguments_of(header: dict[str, Any], fields: "_Fields") -> dict[str, Any]:
+def _arguments_of(header: dict[str, Any]) -> dict[str, Any]:
     """Return the checked arguments of a network, and its metadata."""
-    _check_fields(header, fields)
-    arguments = header if fields is _FIELDS else _upgrade(header)
-    hidden = len(arguments["layer_sizes"]) - 2
-    arguments["activation"] = activations.resolve(
-        [Activation(**fields) for fields in arguments["activation"]], hidden
-    )
-    arguments["loss"] = Loss(**arguments["loss"])
-    arguments["norm"] = norms.resolve([_build_norm(fields) for fields in arguments["norm"]], hidden)
-    return arguments
+    _check_fields(header)
+    hidden = len(header["layer_sizes"]) - 2
+    activation = [Activation(**fields) for fields in header["activation"]]
+    norm = [_build_norm(fields) for fields in header["norm"]]
+    return {
+        **header,
+        "activation": activations.resolve(activation, hidden),
+        "loss": Loss(**header["loss"]),
+        "norm": norms.resolve(norm, hidden),
+    }
 
 
-def _check_fields(header: dict[str, Any], fields: "_Fields") -> None:
-    if wrong := sorted(header.keys() ^ fields.keys()):
+def _check_fields(header: dict[str, Any]) -> None:
+    if wrong := sorted(header.keys() ^ _FIELDS.keys()):
         raise ValueError(f"fields of its header are missing or unknown: {_first_few(wrong)}")
-    for field, (requirement, is_valid) in fields.items():
+    for field, (requirement, is_valid) in _FIELDS.items():
         if not is_valid(header[field]):
             raise ValueError(
                 f"{field} in its header must be {requirement}, got {reprlib.repr(header[field])}"
             )
-
-
-def _upgrade(header: dict[str, Any]) -> dict[str, Any]:
-    """Return the header of the first format as one of today's."""
-    names, layers = header.pop("activations"), len(header["layer_sizes"]) - 1
-    return {
-        **header,
-        "activation": [{"name": name} for name in names],
-        "loss": {"name": header["loss"]},
-        "norm": [None] * (layers - 1),
-        "dropout": [0.0] * layers,
-        "l2": [0.0] * layers,
-        "l1": [0.0] * layers,
-        "input_scale": False,
-    }
 
 
 def _build_norm(fields: dict[str, Any] | None) -> BatchNorm | LayerNorm | None:
@@ -346,10 +329,6 @@ def _is_sizes(value: object) -> bool:
         and len(value) >= 2
         and all(_is_int(size) and size > 0 for size in value)
     )
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_text_mapping(value: object) -> bool:
@@ -374,17 +353,8 @@ def _are_norms(value: object) -> bool:
     return isinstance(value, list) and all(norm is None or _is_described(norm) for norm in value)
 
 
-_Fields = dict[str, tuple[str, Callable[[object], bool]]]
-"""What a header must hold: field, requirement in words, check."""
-
-_SHARED_FIELDS: _Fields = {
+_FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "layer_sizes": ("a list of at least two positive integers", _is_sizes),
-    "dtype": ("float32 or float64", lambda value: value in ("float32", "float64")),
-    "seed": ("an integer", _is_int),
-    "metadata": ("an object of texts", _is_text_mapping),
-}
-_FIELDS: _Fields = {
-    **_SHARED_FIELDS,
     "activation": ("a list of objects with a name", _are_described),
     "loss": ("an object with a name", _is_described),
     "norm": ("a list of objects with a name or nulls", _are_norms),
@@ -392,9 +362,8 @@ _FIELDS: _Fields = {
     "l2": ("a list of numbers", _is_list),
     "l1": ("a list of numbers", _is_list),
     "input_scale": ("true or false", lambda value: isinstance(value, bool)),
+    "dtype": ("float32 or float64", lambda value: value in ("float32", "float64")),
+    "seed": ("an integer", _is_int),
+    "metadata": ("an object of texts", _is_text_mapping),
 }
-_FIRST_FIELDS: _Fields = {
-    **_SHARED_FIELDS,
-    "activations": ("a list of names", _is_names),
-    "loss": ("a name", lambda value: isinstance(value, str)),
-}
+"""What a header must hold: field, requirement in words, check."""

@@ -171,63 +171,6 @@ def test_settings_may_be_numbers_of_numpy(tmp_path: Path) -> None:
     assert fm.MLP.load(tmp_path / "net").norm == net.norm
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_files_of_the_first_format(tmp_path: Path, dtype: str) -> None:
-    rng = np.random.default_rng(0)
-    shapes = {"weight": [(3, 5), (5, 4), (4, 2)], "bias": [(5,), (4,), (2,)]}
-    tensors = {
-        f"layers.{layer}.{part}": rng.normal(size=shape).astype(dtype)
-        for part, of in shapes.items()
-        for layer, shape in enumerate(of)
-    }
-    header = {
-        "format": "fastmlp-1",
-        "layer_sizes": [3, 5, 4, 2],
-        "activations": ["softplus", "tanh"],
-        "loss": "half_squared_error",
-        "dtype": dtype,
-        "seed": 7,
-        "metadata": {"target": "y"},
-    }
-    write_parts(tmp_path / "old", header, tensors)
-    net = fm.MLP.load(tmp_path / "old")
-    assert repr(net) == (
-        "MLP([3, 5, 4, 2], activation=['softplus', 'tanh'], loss='half_squared_error', "
-        f"dtype='{dtype}', seed=7)"
-    )
-    assert net.metadata == {"target": "y"}
-    for layer in range(3):
-        for part, views in (("weight", net.weights), ("bias", net.biases)):
-            expected = tensors[f"layers.{layer}.{part}"]
-            np.testing.assert_array_equal(views[layer], expected, strict=True)
-    net.save(tmp_path / "new")
-    assert read_parts(tmp_path / "new")[0]["format"] == "fastmlp-2"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (without("activations"), "missing or unknown: activations"),
-        (having(norm=[None]), "missing or unknown: norm"),
-        (having(activations="tanh"), "activations .* a list of names"),
-        (having(activations=[1]), "activations .* a list of names"),
-        (having(activations=[]), "one for each of the 1 hidden layers, got 0"),
-        (having(loss={"name": "squared_error"}), "loss .* a name, got"),
-    ],
-)
-def test_wrong_header_of_the_first_format(
-    saved: Path, change: Callable[[Header], object], message: str
-) -> None:
-    header, tensors = read_parts(saved)
-    first = {key: header[key] for key in ("layer_sizes", "dtype", "seed", "metadata")}
-    first |= {"format": "fastmlp-1", "activations": ["tanh"], "loss": "softmax_cross_entropy"}
-    write_parts(saved, first, tensors)
-    assert fm.MLP.load(saved).activation == (fm.activations.Activation("tanh"),)
-    write_parts(saved, change(first), tensors)
-    with pytest.raises(ValueError, match=rf"net\.safetensors' as a network: .*{message}"):
-        fm.MLP.load(saved)
-
-
 def test_path_as_text(tmp_path: Path) -> None:
     net = small_net()
     net.save(str(tmp_path / "net"))
