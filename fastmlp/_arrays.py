@@ -22,7 +22,7 @@ class Frame:
     """A frame of pandas or polars, or a table of pyarrow: its rows as arrays."""
 
     def __init__(self, frame: Any, name: str) -> None:
-        self._name, self._columns = name, _columns(frame)
+        self._name, self._columns = name, columns_of(frame)
         self.shape = len(frame), len(self._columns)
 
     def __getitem__(self, rows: slice) -> Array:
@@ -94,16 +94,21 @@ def column_label(values: Any, column: int) -> str:
     """Return the column's name for a message; nothing if it has none."""
     if not _is_of(values, _FRAMES):
         return ""
-    return f", column {_columns(values)[column][0]!r}"
+    return f", column {columns_of(values)[column][0]!r}"
 
 
-def _columns(frame: Any) -> list[tuple[Any, Any]]:
-    """Names and columns."""
+def columns_of(frame: Any) -> list[tuple[Any, Any]]:
+    """Names and columns of a frame, or of a table of pyarrow."""
     if hasattr(frame, "items"):  # pandas
         return list(frame.items())
     names = frame.columns if hasattr(frame, "get_columns") else frame.column_names
     columns = frame.get_columns() if hasattr(frame, "get_columns") else frame.columns
     return list(zip(names, columns, strict=True))
+
+
+def type_of(column: Any) -> str:
+    """What a column holds, in its library's words."""
+    return str(column.dtype if hasattr(column, "dtype") else column.type)
 
 
 def _numbers(column: Any, name: str, first: int = 0, label: Any = None) -> Array:
@@ -115,8 +120,9 @@ def _numbers(column: Any, name: str, first: int = 0, label: Any = None) -> Array
         raise ValueError(f"{name} must not hold missing values, {where}has one in row {row}")
     array = np.asarray(column)
     if array.dtype.kind not in "fiub" or (label is not None and array.ndim != 1):
-        kind = column.dtype if hasattr(column, "dtype") else column.type
-        raise TypeError(f"{name} must be an array of real numbers, {where}has type {kind}")
+        raise TypeError(
+            f"{name} must be an array of real numbers, {where}has type {type_of(column)}"
+        )
     return array
 
 

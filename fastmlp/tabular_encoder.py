@@ -19,7 +19,6 @@ try:
         _check_feature_names,
         _check_feature_names_in,
         _check_n_features,
-        check_array,
         check_is_fitted,
         validate_data,
     )
@@ -28,11 +27,14 @@ except ImportError as error:
         'TabularEncoder needs scikit-learn: pip install "fastmlp[sklearn]"'
     ) from error
 
+from ._arrays import columns_of, type_of
+
 __all__ = ["TabularEncoder"]
 
 Array = NDArray[Any]
 CLIP = 3.0
-CATEGORICAL_DTYPES = ("category", "categorical", "enum", "object", "str")  # beginnings of names
+# Beginnings of the names of types: of pandas, polars and pyarrow.
+CATEGORICAL_DTYPES = ("categor", "enum", "object", "str", "large_str", "dictionary")
 
 
 class TabularEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -80,11 +82,14 @@ class TabularEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.categorical_features = categorical_features
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
-        """Learn categories, medians and factors from X [n, features]."""
+        """Learn categories, medians and factors from X [n, features].
+
+        An array, a frame of pandas or polars, or a table of pyarrow.
+        """
         columns, is_categorical = self._columns(X, reset=True)
         self.categories_ = [
-            _categories(column) if named else None
-            for column, named in zip(columns, is_categorical, strict=True)
+            _categories(column, name) if named else None
+            for name, column, named in zip(self._names(), columns, is_categorical, strict=True)
         ]
         encoded = self._encode(columns)
         self.medians_ = np.median(encoded, axis=0)
@@ -127,9 +132,14 @@ class TabularEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if hasattr(X, "columns") and hasattr(X, "__getitem__"):
             _check_feature_names(self, X, reset=reset)
             _check_n_features(self, X, reset=reset)
-            names = list(X.columns)
-            dtypes = [str(X[name].dtype).lower() for name in names]
-            columns = [np.asarray(X[name]) for name in names]
+            named = columns_of(X)
+            if not named or len(X) == 0:
+                raise ValueError(
+                    f"X must have at least one row and one column, got {len(X)} x {len(named)}"
+                )
+            names = [name for name, _ in named]
+            dtypes = [type_of(column).lower() for _, column in named]
+            columns = [np.asarray(column) for _, column in named]
         else:
             X = validate_data(self, X, dtype=None, reset=reset, ensure_all_finite=False)
             names, dtypes = list(range(X.shape[1])), [""] * X.shape[1]
@@ -166,38 +176,48 @@ class TabularEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"categorical_features: there are no columns {unknown}")
         return [name in wanted for name in names]
 
+    def _names(self) -> Any:
+        """What the columns are called: names, or numbers from 0."""
+        return getattr(self, "feature_names_in_", range(self.n_features_in_))
+
     def _encode(self, columns: list[Array]) -> Array:
         """The columns as numbers [n, encoded columns], each beside the ones it became."""
-        is_number = [categories is None for categories in self.categories_]
-        numbers = iter(())
-        if any(is_number):
-            chosen = [column for column, of in zip(columns, is_number, strict=True) if of]
-            table = check_array(np.column_stack(chosen), dtype=np.float64, ensure_all_finite=False)
-            self._check_finite(table, is_number)
-            numbers = iter(table.T)
         parts = [
-            next(numbers)[:, np.newaxis] if categories is None else _one_hot(column, categories)
-            for column, categories in zip(columns, self.categories_, strict=True)
+            _numbers(column, name) if categories is None else _one_hot(column, categories)
+            for name, column, categories in zip(
+                self._names(), columns, self.categories_, strict=True
+            )
         ]
         return np.hstack(parts)
 
-    def _check_finite(self, table: Array, is_number: list[bool]) -> None:
-        """Raise ValueError with the place of the first number that is missing or infinite."""
-        wrong = ~np.isfinite(table)
-        if not wrong.any():
-            return
-        row, column = np.argwhere(wrong)[0]
-        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
-        name = [name for name, of in zip(names, is_number, strict=True) if of][column]
+
+def _numbers(column: Array, name: Any) -> Array:
+    """[n, 1] in float64; TypeError or ValueError if it is not of finite numbers."""
+    if column.dtype.kind in "cmMV" or column.ndim != 1:
+        what = f"type {column.dtype}" if column.ndim == 1 else f"arrays of shape {column.shape[1:]}"
+        raise TypeError(f"X must hold numbers or categories, column {name!r} has {what}")
+    try:
+        numbers = column.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X must hold numbers or categories, column {name!r}: {error}") from error
+    wrong = ~np.isfinite(numbers)
+    if wrong.any():
+        row = int(wrong.argmax())
         raise ValueError(
             "X must not hold NaN or inf in columns of numbers, "
-            f"column {name!r} has {table[row, column]} in row {row}"
+            f"column {name!r} has {numbers[row]} in row {row}"
         )
+    return numbers[:, np.newaxis]
 
 
-def _categories(column: Array) -> Array:
+def _categories(column: Array, name: Any) -> Array:
     """The different values of a column in order, what is missing left out."""
-    found = {value for value in column.tolist() if not _is_missing(value)}
+    try:
+        found = {value for value in column.tolist() if not _is_missing(value)}
+    except TypeError as error:  # lists
+        message = f"X must have categories that are single values, column {name!r}: {error}"
+        raise TypeError(message) from error
     try:
         ordered = sorted(found)
     except TypeError:  # of several types

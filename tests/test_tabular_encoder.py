@@ -82,21 +82,25 @@ def test_numbers_may_be_categories() -> None:
         np.testing.assert_array_equal(other, encoder.transform(train))
 
 
+DATA = {
+    "size": [1.0, 2.0, 4.0, 8.0],
+    "colour": ["red", "green", None, "blue"],
+    "is_new": [True, False, True, True],
+    "kind": ["x", "y", "x", "y"],
+}
+
+
 def frame_of(library: str) -> Any:
+    """The data as a frame or a table, with `kind` of the library's own type for categories."""
     frames = pytest.importorskip(library)
-    data = {
-        "size": [1.0, 2.0, 4.0, 8.0],
-        "colour": ["red", "green", None, "blue"],
-        "is_new": [True, False, True, True],
-        "kind": ["x", "y", "x", "y"],
-    }
-    frame = frames.DataFrame(data)
     if library == "pandas":
-        return frame.astype({"kind": "category"})
-    return frame.with_columns(frames.col("kind").cast(frames.Categorical))
+        return frames.DataFrame(DATA).astype({"kind": "category"})
+    if library == "polars":
+        return frames.DataFrame(DATA).with_columns(frames.col("kind").cast(frames.Categorical))
+    return frames.table(DATA | {"kind": frames.array(DATA["kind"]).dictionary_encode()})
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_frames(library: str) -> None:
     frame = frame_of(library)
     encoder = TabularEncoder().fit(frame)
@@ -110,10 +114,27 @@ def test_frames(library: str) -> None:
     np.testing.assert_array_equal(by_name.transform(frame), out)
     with pytest.raises(ValueError, match="there are no columns \\['shape'\\]"):
         TabularEncoder(categorical_features=["shape"]).fit(frame)
+    order = ["colour", "size", "is_new", "kind"]
     with pytest.raises(ValueError, match="feature names"):
-        encoder.transform(frame[["colour", "size", "is_new", "kind"]])
-    with pytest.raises(ValueError, match="could not convert string to float"):
+        encoder.transform(frame.select(order) if library == "pyarrow" else frame[order])
+    with pytest.raises(ValueError, match="column 'colour': could not convert string to float"):
         TabularEncoder(categorical_features=["kind"]).fit(frame)
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_frames_of_different_libraries_give_the_same(library: str) -> None:
+    frame, other = frame_of("pandas"), frame_of(library)
+    encoder = TabularEncoder().fit(frame)
+    again = TabularEncoder().fit(other)
+    np.testing.assert_array_equal(again.transform(other), encoder.transform(frame))
+    np.testing.assert_array_equal(encoder.transform(other), again.transform(frame))
+
+
+def test_large_strings_of_pyarrow_are_categories() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    text = arrow.array(["a", "b", "c"], arrow.large_string())
+    encoder = TabularEncoder().fit(arrow.table({"text": text}))
+    assert encoder.get_feature_names_out().tolist() == ["text_a", "text_b", "text_c"]
 
 
 def test_set_output() -> None:
@@ -148,6 +169,34 @@ def test_missing_numbers_are_refused() -> None:
         encoder.transform(frame.assign(age=[-np.inf, 2.0]))
     with pytest.raises(NotFittedError):
         TabularEncoder().transform([[1.0]])
+
+
+@pytest.mark.parametrize(
+    ("column", "error", "message"),
+    [
+        (np.zeros(3, "M8[s]"), TypeError, r"numbers or categories, column 'x' has type datetime64"),
+        (np.zeros(3, "m8[s]"), TypeError, r"column 'x' has type timedelta64"),
+        (np.zeros(3, complex), TypeError, "column 'x' has type complex128"),
+        ([[1], [2], [3]], TypeError, "categories that are single values, column 'x': unhashable"),
+        ([], ValueError, "at least one row and one column, got 0 x 1"),
+    ],
+)
+def test_columns_of_other_things(column: Any, error: type[Exception], message: str) -> None:
+    frames = pytest.importorskip("pandas")
+    with pytest.raises(error, match=message):
+        TabularEncoder().fit(frames.DataFrame({"x": column}))
+
+
+@pytest.mark.parametrize("kind", ["M8[s]", "m8[s]"])
+def test_arrays_of_times(kind: str) -> None:
+    with pytest.raises(TypeError, match="X must hold numbers or categories, column 0 has type"):
+        TabularEncoder().fit(np.zeros((3, 2), kind))
+
+
+def test_frames_without_columns() -> None:
+    frames = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="at least one row and one column, got 3 x 0"):
+        TabularEncoder().fit(frames.DataFrame(index=range(3)))
 
 
 def test_single_precision_is_kept() -> None:

@@ -104,6 +104,9 @@ def test_frames_with_categories() -> None:
     np.testing.assert_array_equal(
         other.fit(codes, y).predict_proba(codes), estimator.predict_proba(frame)
     )
+    table = pytest.importorskip("pyarrow").Table.from_pandas(frame)
+    other.set_params(categorical_features="from_dtype").fit(table, y)
+    np.testing.assert_array_equal(other.predict_proba(table), estimator.predict_proba(frame))
 
 
 def test_weights_count() -> None:
