@@ -2,6 +2,8 @@
 
 import ctypes
 import math
+import os
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,12 +126,17 @@ def check_number(
     """Return a real number in [low, high), without `low` or with `high` as the flags say."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    above = low < value if open_low else low <= value
-    below = value <= high if closed_high else value < high
-    if not (above and below):
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of Python's may be larger than any float
+        number = math.inf
+    above = low < number if open_low else low <= number
+    below = number <= high if closed_high else number < high
+    if not (above and below and math.isfinite(number)):
         left, right = "(" if open_low else "[", "]" if closed_high else ")"
-        raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value!r}")
-    return float(value)
+        found = reprlib.repr(value)
+        raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {found}")
+    return number
 
 
 def check_weights(weights: ArrayLike, samples: int, name: str) -> NDArray[np.float64]:
@@ -160,10 +167,25 @@ def check_flag(value: Any, name: str) -> bool:
 
 
 def check_sequence(value: Any, name: str) -> tuple[Any, ...]:
-    """Return the items of a sequence that is not a string."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    """Return the items of a sequence that is not a text."""
+    if not is_sequence(value):
         raise TypeError(f"{name} must be a sequence, got {value!r}")
     return tuple(value)
+
+
+def is_sequence(value: Any) -> bool:
+    """Return whether a value has items, and is not a text."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
+def check_path(value: Any, name: str = "path") -> str:
+    """Return a path as text."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, got {value!r}") from None
 
 
 def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:

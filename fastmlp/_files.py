@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import os
-import secrets
+
+from ._checks import check_path
 
 __all__ = ["replace_file"]
 
@@ -21,9 +22,10 @@ def replace_file(path: str | os.PathLike[str], content: bytes, previous: str | N
     With `previous`, for one writer that comes again and again, the file that was there is kept as
     `path` + `previous`, and the temporary file has a name that the next one takes over.
     """
+    path = check_path(path)
     target = os.path.realpath(path)  # the file behind a symbolic link is replaced, not the link
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".fastmlp-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".fastmlp-{os.urandom(8).hex()}.tmp")
     if previous is not None:
         temporary = f"{target}.tmp"
     try:
@@ -40,7 +42,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes, previous: str | N
             os.unlink(temporary)
         if isinstance(error, OSError):
             # The same error, but about the user's file and not about the temporary one.
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+            raise OSError(error.errno, error.strerror, path) from error
         raise
 
 

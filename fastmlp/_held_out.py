@@ -8,7 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 from ._execution import Batch
 from .mlp import MLP
 
-__all__ = ["Validation", "held_out_rows", "random_share", "split", "validation_batch"]
+__all__ = [
+    "Validation",
+    "check_share",
+    "held_out_rows",
+    "random_share",
+    "split",
+    "validation_batch",
+]
 
 Validation = float | tuple[ArrayLike, ...] | None
 
@@ -19,15 +26,7 @@ def split(net: MLP, batch: Batch, validation: Validation, seed: int) -> tuple[Ba
         return batch, None
     if isinstance(validation, tuple):
         return batch, validation_batch(net, validation)
-    if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)):
-        raise TypeError(
-            f"validation must be a share or a tuple (X, y), got a {type(validation).__name__}"
-            if isinstance(validation, (list, np.ndarray))
-            else f"validation must be a share or a tuple (X, y), got {validation!r}"
-        )
-    if not 0.0 < validation < 1.0:
-        raise ValueError(f"validation must be a share in (0, 1), got {validation!r}")
-    held_out = held_out_rows(batch, float(validation), seed)
+    held_out = held_out_rows(batch, check_share(validation), seed)
     kept = np.setdiff1d(batch.chosen, held_out)
     for rows in (kept, held_out):
         if len(rows) and len(batch.weights) and not batch.weights[rows].any():
@@ -40,6 +39,19 @@ def split(net: MLP, batch: Batch, validation: Validation, seed: int) -> tuple[Ba
             f"{'train' if not len(kept) else 'validate'} on"
         )
     return batch.take(kept), batch.take(held_out)
+
+
+def check_share(validation: Any) -> float:
+    """Return a share of the samples in (0, 1)."""
+    if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)):
+        raise TypeError(
+            f"validation must be a share or a tuple (X, y), got a {type(validation).__name__}"
+            if isinstance(validation, (list, np.ndarray))
+            else f"validation must be a share or a tuple (X, y), got {validation!r}"
+        )
+    if not 0.0 < validation < 1.0:
+        raise ValueError(f"validation must be a share in (0, 1), got {validation!r}")
+    return float(validation)
 
 
 def validation_batch(net: MLP, given: tuple[ArrayLike, ...]) -> Batch:

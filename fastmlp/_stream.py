@@ -92,7 +92,10 @@ class Source:
 
     def _checked(self) -> Iterator[Batch]:
         source: Any = self._batches
-        for number, given in enumerate(source if hasattr(source, "__iter__") else source(), 1):
+        found = source if hasattr(source, "__iter__") else source()
+        if not hasattr(found, "__iter__"):
+            raise TypeError(f"batches must return an iterable of (X, y), got {found!r}")
+        for number, given in enumerate(found, 1):
             if not isinstance(given, (tuple, list)):
                 kind = type(given).__name__
                 raise TypeError(f"batch {number} must be {BATCH}, got a {kind}")

@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ._checks import check_sequence
+from ._checks import check_number, check_sequence
+from ._names import check_name
 from .kernels import activation as kernel_activation
 
 __all__ = ["NAMES", "Activation", "resolve"]
@@ -91,8 +90,7 @@ class Activation:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"activation must be a name, got {self.name!r}")
-        if self.name not in NAMES:
-            raise ValueError(f"activation must be one of {', '.join(NAMES)}, got {self.name!r}")
+        check_name(self.name, "activation", NAMES)
         if not isinstance(self.per_unit, bool):
             raise TypeError(f"per_unit must be True or False, got {self.per_unit!r}")
         if self.per_unit and self.name != "prelu":
@@ -100,15 +98,10 @@ class Activation:
         if self.alpha is None:
             object.__setattr__(self, "alpha", _DEFAULTS.get(self.name))
             return
-        if isinstance(self.alpha, bool) or not isinstance(
-            self.alpha, (int, float, np.integer, np.floating)
-        ):
-            raise TypeError(f"alpha must be a number, got {self.alpha!r}")
+        alpha = check_number(self.alpha, "alpha", -math.inf, open_low=True)
         if self.name not in _DEFAULTS:
             raise ValueError(f"alpha is a setting of {', '.join(_DEFAULTS)}; {self.name} has none")
-        if not math.isfinite(self.alpha):
-            raise ValueError(f"alpha must be finite, got {self.alpha!r}")
-        object.__setattr__(self, "alpha", float(self.alpha))
+        object.__setattr__(self, "alpha", alpha)
 
     def __str__(self) -> str:
         if self.alpha is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_flag, check_number, check_sequence, check_whole
+from ._checks import check_flag, check_number, check_sequence, check_whole, is_sequence
 from .activations import Activation
 from .activations import resolve as resolve_activations
 from .kernels import machine
@@ -91,7 +91,7 @@ def _for_each(
     value: Any, name: str, count: int, owners: str, high: float = math.inf
 ) -> tuple[float, ...]:
     """Numbers of at least 0 from one for all, or one for each of `count` owners."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if not is_sequence(value):
         return (check_number(value, name, 0.0, high),) * count
     if len(value) != count:
         raise ValueError(f"{name} must be one number, or one for {owners}, got {len(value)}")

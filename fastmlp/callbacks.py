@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ._callback import Callback
-from ._checks import check_number, check_whole
+from ._checks import check_number, check_path, check_whole
 from ._files import replace_file
+from ._names import check_name
 from .checkpoints import Checkpoint
 from .stopping import MONITORS
 from .training import Training
@@ -93,10 +94,8 @@ class TargetReached(Callback):
     """
 
     def __init__(self, target: float, monitor: str = "val_loss") -> None:
-        self.target = check_number(target, "target", -math.inf)
-        if monitor not in MONITORS:
-            raise ValueError(f"monitor must be one of {', '.join(MONITORS)}, got {monitor!r}")
-        self.monitor = monitor
+        self.target = check_number(target, "target", -math.inf, open_low=True)
+        self.monitor = check_name(monitor, "monitor", MONITORS)
 
     def on_train_begin(self, training: Training) -> None:
         """Make sure that there will be something to look at."""
@@ -174,7 +173,7 @@ class _LogFile(Callback):
     """A line of text for each epoch; of a training that is resumed, those it has already stay."""
 
     def __init__(self, path: Path) -> None:
-        self.path = os.fspath(path)
+        self.path = check_path(path)
         self._file: Any = None
 
     def on_train_begin(self, training: Training) -> None:
@@ -302,7 +301,7 @@ class TensorBoard(Callback):
             raise ImportError(
                 'TensorBoard needs tensorboardX: pip install "fastmlp[tensorboard]"'
             ) from error
-        self.folder = os.fspath(folder)
+        self.folder = check_path(folder, "folder")
         self._make_writer = SummaryWriter
 
     def on_train_begin(self, training: Training) -> None:

@@ -32,7 +32,7 @@ from safetensors.numpy import save as to_safetensors
 
 from . import io, optimizers, schedules
 from ._callback import Callback
-from ._checks import check_number, check_whole
+from ._checks import check_number, check_path, check_whole
 from ._execution import Batch
 from ._files import replace_file
 from ._state import Position, TrainingState
@@ -42,7 +42,7 @@ from .layout import Layout, Tensor, aligned_zeros
 from .mlp import MLP
 from .optimizers import Optimizer
 from .stopping import EarlyStopping, Patience
-from .training import Callbacks, Settings, Training, prepare
+from .training import Callbacks, Settings, Training, checked_callbacks, prepare
 
 __all__ = ["Checkpoint", "resume"]
 
@@ -88,8 +88,8 @@ class Checkpoint(Callback):
         If a setting is not what it should be; when training begins, if it is an estimator's, which
         has a generator of its own; while training, if the network's metadata is not text.
     OSError
-        When training begins, if there is no folder for the file; while training, if the file cannot
-        be written.
+        When training begins, if there is no folder for the file or it is one; while training, if
+        the file cannot be written.
 
     Examples
     --------
@@ -113,7 +113,7 @@ class Checkpoint(Callback):
         every_batches: int | None = None,
         every_seconds: float | None = None,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = check_path(path)
         if every_epochs is None and every_batches is None and every_seconds is None:
             every_epochs = 1
         if every_epochs is not None:
@@ -133,9 +133,11 @@ class Checkpoint(Callback):
 
     def on_train_begin(self, training: Training) -> None:
         """Note what is there: what it was resumed from need not be saved again."""
-        folder = os.path.dirname(os.path.realpath(self.path))
-        if not os.path.isdir(folder):  # now, not after hours
+        target = os.path.realpath(self.path)
+        if not os.path.isdir(os.path.dirname(target)):  # now, not after hours
             raise FileNotFoundError(errno.ENOENT, "no folder for the checkpoint", self.path)
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, "a folder in the checkpoint's place", self.path)
         training.state()  # which an estimator's training refuses
         self._samples = _describe_samples(training)
         self._saved = (training.epoch, training.step) if training.step else None
@@ -226,7 +228,7 @@ def resume(
     --------
     See `Checkpoint`.
     """
-    path = os.fspath(path)
+    path, watchers = check_path(path), list(checked_callbacks(callbacks))
     file = read(path)
     changes: dict[str, Any] = {"optimizer": optimizer, "early_stopping": early_stopping}
     for name in file.missing:
@@ -239,7 +241,6 @@ def resume(
     changes = {name: value for name, value in changes.items() if value is not None}
     if file.samples["others"] and file.samples["share"] is None and validation is None:
         raise ValueError(f"validation must be given as to fit: {path!r} does not hold the samples")
-    watchers = list(callbacks)
     if not any(isinstance(callback, Checkpoint) for callback in watchers):
         watchers.append(Checkpoint(path, **file.every))
     share = file.samples["share"]

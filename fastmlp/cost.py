@@ -17,7 +17,7 @@ from .kernels import plan as kernel_plan
 from .kernels import resolve_dtype
 from .kernels.plan import Plan
 from .layout import Layout, allocate, feature_lists, groups_of
-from .optimizers import LBFGS, Adam, Optimizer
+from .optimizers import LBFGS, Adam, Optimizer, check_optimizer
 
 __all__ = ["Complexity", "LayerCost", "complexity"]
 
@@ -198,8 +198,7 @@ def complexity(
     batch = check_whole(batch, "batch", 1)
     every = check_whole(checkpoint_every, "checkpoint_every", 1)
     optimizer = Adam() if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
+    check_optimizer(optimizer)
     if isinstance(optimizer, LBFGS):
         raise ValueError("optimizer must not be LBFGS, whose memory is SciPy's")
     resolved = resolve_dtype(dtype)

@@ -16,7 +16,7 @@ from .kernels import team as kernel_team
 from .kernels.hessian import Tangents
 from .kernels.plan import Workspace
 from .layout import aligned_zeros, allocate, alone, feature_lists, round_up
-from .mlp import MLP, Gradient
+from .mlp import MLP, Gradient, check_network
 from .threads import Team, resolve
 
 __all__ = [
@@ -79,7 +79,7 @@ def hessian_vector_product(
     >>> hessian_vector_product(net, [[1.0]], [1.0], direction).weights[0]
     array([[2.]])
     """
-    operator = _Hessian(_check_net(net), net._checked(X, y, sample_weight), training)
+    operator = _Hessian(check_network(net), net._checked(X, y, sample_weight), training)
     return net._gradient(operator.product(_check_direction(net, v)))
 
 
@@ -174,7 +174,7 @@ def smoothness(
     tolerance = check_number(tolerance, "tolerance", 0.0, open_low=True)
     max_iterations = check_whole(max_iterations, "max_iterations", 1)
     seed = check_whole(seed, "seed", 0, 2**63)
-    batch = _check_net(net)._checked(X, y, sample_weight)
+    batch = check_network(net)._checked(X, y, sample_weight)
     return _smoothness(net, batch, training, tolerance, max_iterations, seed, least=LEAST_PRODUCTS)
 
 
@@ -283,9 +283,10 @@ def verify_descent(
     (True, 2.0)
     """
     alpha = check_number(alpha, "alpha", 0.0, open_low=True)
+    check_flag(training, "training")
     if L is not None:
         L = check_number(L, "L", 0.0)
-    probe = _check_net(net).astype("float64")
+    probe = check_network(net).astype("float64")
     batch = probe._checked(X, y, sample_weight)
     theta = probe.theta.copy()
     before, gradient = probe._loss_and_gradient(batch, training=training)
@@ -544,12 +545,6 @@ def _promise(alpha: float, L: float, gradient_norm: float) -> float:
 
 def _inverse(L: float, numerator: float) -> float:
     return numerator / L if L > 0 else math.inf
-
-
-def _check_net(net: MLP) -> MLP:
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be an MLP, got {type(net).__name__}")
-    return net
 
 
 def _check_direction(net: MLP, v: Gradient | ArrayLike) -> Array:

@@ -15,7 +15,7 @@ from .activations import Activation
 from .history import format_table
 from .initializers import Initializer
 from .kernels import plan as kernel_plan
-from .mlp import MLP
+from .mlp import MLP, check_network
 from .norms import BatchNorm, LayerNorm
 from .training import Training
 
@@ -168,8 +168,7 @@ def gradient_flow(
     >>> [layer.name for layer in flow.layers], flow.warnings
     (['relu', 'relu', 'output'], [])
     """
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be an MLP, got {type(net).__name__}")
+    check_network(net)
     batch = net._checked(X, y, sample_weight)
     with np.errstate(over="ignore", invalid="ignore"):  # a flow that is not finite is a finding
         probe = _for_samples(net, batch.x)
@@ -219,7 +218,7 @@ class FlowRecorder(Callback):
     Raises
     ------
     TypeError, ValueError
-        When it is called: as `gradient_flow`.
+        When it is called, or training begins: as `gradient_flow`.
 
     Examples
     --------
@@ -240,6 +239,11 @@ class FlowRecorder(Callback):
         self.flows: list[GradientFlow] = []
         self._samples = X, y, sample_weight
         self._before: list[Array] = []
+
+    def on_train_begin(self, training: Training) -> None:
+        """Make sure that the samples are of the network's kind: now, not after an epoch."""
+        X, y, sample_weight = self._samples
+        training.net._checked(X, y, sample_weight)
 
     def on_epoch_end(self, training: Training) -> None:
         """Record the flow through the network after the epoch."""

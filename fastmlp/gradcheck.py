@@ -2,22 +2,22 @@
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._arrays import array_of
 from ._checks import check_number, check_whole
+from ._names import check_name
 from ._schedule import as_schedule
 from .gradcheck_numeric import Model, central_differences, complex_steps, richardson
 from .gradcheck_report import GradientCheckReport, Part, TensorCheck, judge
 from .kernels import reference
 from .kernels.optimizer import ADAM, MOMENTUM, SCALED, SGD, make_rule
 from .layout import Tensor
-from .optimizers import Optimizer
-
-if TYPE_CHECKING:
-    from .mlp import MLP
+from .mlp import MLP, check_network
+from .optimizers import Optimizer, check_optimizer
 
 __all__ = [
     "GradientCheckReport",
@@ -35,7 +35,7 @@ TOLERANCES = {"central": 1e-7, "richardson": 1e-9, "complex": 1e-12, "directions
 
 
 def gradient_check(
-    net: "MLP",
+    net: MLP,
     X: ArrayLike,
     y: ArrayLike,
     *,
@@ -123,13 +123,12 @@ def gradient_check(
     >>> fm.gradient_check(net, X, np.sin(X[:, :2]), method="complex").relative_error < 1e-15
     True
     """
-    if method not in EPSILONS:
-        raise ValueError(f"method must be one of {', '.join(EPSILONS)}, got {method!r}")
+    check_name(method, "method", EPSILONS)
     epsilon = _positive(epsilon, "epsilon", EPSILONS[method])
     tolerance = _positive(tolerance, "tolerance", TOLERANCES[method])
     directions = check_whole(directions, "directions", 1)
     seed = check_whole(seed, "seed", 0, 2**63)
-    probe = net.astype("float64")
+    probe = check_network(net).astype("float64")
     batch = probe._checked(X, y, sample_weight)
     analytic = _gradient(probe, X, y, sample_weight, training)
     tensors = probe.layout.tensors
@@ -160,7 +159,7 @@ def gradient_check(
 
 
 def hessian_check(
-    net: "MLP",
+    net: MLP,
     X: ArrayLike,
     y: ArrayLike,
     *,
@@ -213,19 +212,25 @@ def hessian_check(
     >>> fm.gradcheck.hessian_check(net, [[2.0]], [[1.0]], product=product).ok
     True
     """
-    tolerance = _positive(tolerance, "tolerance", tolerance)
+    tolerance = check_number(tolerance, "tolerance", 0.0, open_low=True)
     rng = np.random.default_rng(check_whole(seed, "seed", 0, 2**63))
+    if not (product is None or callable(product)):
+        raise TypeError(f"product must be a function or None, got {product!r}")
     if product is None:
         product = importlib.import_module("fastmlp.curvature").hessian_vector_product
-    probe = net.astype("float64")
+    probe = check_network(net).astype("float64")
     batch = probe._checked(X, y, sample_weight)
     v = np.zeros_like(probe.theta)
     for tensor in probe.layout.tensors:
         tensor.view(v)[...] = rng.normal(size=tensor.shape)
     v /= np.linalg.norm(v)
     found: Any = product(probe, X, y, v.copy(), sample_weight=sample_weight, training=training)
-    found = np.asarray(getattr(found, "flat", found))
-
+    found = array_of(getattr(found, "flat", found), "what product gives")
+    if found.shape != v.shape or found.dtype.kind not in "fiu":
+        raise ValueError(
+            f"product must give numbers of shape {v.shape}, as net.theta, "
+            f"got dtype {found.dtype} of shape {found.shape}"
+        )
     numeric = Model(probe, batch, training).hessian_product(v)
     nothing = np.zeros(len(v), bool)
     parts = _parts(probe, found, numeric, nothing, _factors(len(batch)))
@@ -233,7 +238,7 @@ def hessian_check(
 
 
 def optimizer_check(
-    net: "MLP",
+    net: MLP,
     X: ArrayLike,
     y: ArrayLike,
     optimizer: Optimizer,
@@ -275,12 +280,11 @@ def optimizer_check(
     """
     from .training import fit
 
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer, got {optimizer!r}")
+    check_optimizer(optimizer)
     if optimizer.code not in RULES:
         raise ValueError(f"optimizer must take its steps by a rule, {optimizer!r} does not")
-    tolerance = _positive(tolerance, "tolerance", tolerance)
-    trained = net.astype("float64")
+    tolerance = check_number(tolerance, "tolerance", 0.0, open_low=True)
+    trained = check_network(net).astype("float64")
     batch = trained._checked(X, y, sample_weight)
     steps = 1 if trained.architecture.is_random else 3
     thetas = [trained.theta.copy()]
@@ -327,7 +331,7 @@ def _positive(value: float | None, name: str, default: float) -> float:
 
 
 def _gradient(
-    net: "MLP", X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, training: bool
+    net: MLP, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, training: bool
 ) -> Array:
     """The gradient of the backward pass in the layout of theta."""
     _, gradient = net.loss_and_gradient(X, y, sample_weight=sample_weight, training=training)
@@ -344,7 +348,7 @@ def _factors(samples: int) -> dict[str, float]:
 
 
 def _parts(
-    net: "MLP",
+    net: MLP,
     analytic: Array,
     numeric: Array,
     bent: Array,

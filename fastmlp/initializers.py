@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._names import check_name
+
 __all__ = [
     "NAMES",
     "Initializer",
@@ -338,9 +340,7 @@ def _by_activation(activation: str) -> Draw:
 
 def _resolve_one(initializer: Initializer, name: str) -> Initializer:
     if isinstance(initializer, str):
-        if initializer not in NAMES:
-            raise ValueError(f"{name} must be one of {', '.join(NAMES)}, got {initializer!r}")
-        return NAMES[initializer]
+        return NAMES[check_name(initializer, name, NAMES)]
     if initializer is None or callable(initializer) or isinstance(initializer, np.ndarray):
         return initializer
     raise TypeError(

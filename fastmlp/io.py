@@ -31,7 +31,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from . import activations, norms
+from ._checks import check_path
 from ._files import replace_file
+from ._names import check_name
 from .activations import Activation
 from .architecture import Architecture
 from .layout import Layout, Tensor
@@ -174,7 +176,7 @@ def load(path: str | os.PathLike[str]) -> "MLP":
     # Imported here: mlp.py imports this module.
     from .mlp import MLP
 
-    path = os.fspath(path)
+    path = check_path(path)
     # safe_open reports a folder or a file without permission less clearly than open does.
     with open(path, "rb"):
         pass
@@ -314,9 +316,7 @@ def _build_norm(fields: dict[str, Any] | None) -> BatchNorm | LayerNorm | None:
     if fields is None:
         return None
     name, settings = fields["name"], {k: v for k, v in fields.items() if k != "name"}
-    if name not in _NORMS:
-        raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {name!r}")
-    return _NORMS[name](**settings)
+    return _NORMS[check_name(name, "norm", _NORMS)](**settings)
 
 
 def _is_int(value: object) -> bool:

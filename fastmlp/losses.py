@@ -16,8 +16,10 @@ from ._checks import (
     check_sequence,
     check_targets,
     check_within,
+    is_sequence,
     is_table,
 )
+from ._names import check_name
 from .kernels import loss as kernel_loss
 
 __all__ = ["NAMES", "Loss", "resolve", "targets_for"]
@@ -110,15 +112,14 @@ class Loss:
     quantile: float | Sequence[float] = 0.5
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES:
-            raise ValueError(f"loss must be one of {', '.join(NAMES)}, got {self.name!r}")
+        check_name(self.name, "loss", NAMES)
         self._set(
             "label_smoothing", check_number(self.label_smoothing, "label_smoothing", 0.0, 1.0)
         )
         self._set("delta", check_number(self.delta, "delta", 0.0, math.inf, open_low=True))
         if self.class_weight is not None:
             self._set_numbers("class_weight", self.class_weight, math.inf)
-        if isinstance(self.quantile, (Sequence, np.ndarray)):
+        if is_sequence(self.quantile):
             self._set_numbers("quantile", self.quantile, 1.0)
         else:
             self._set("quantile", check_number(self.quantile, "quantile", 0.0, 1.0, open_low=True))

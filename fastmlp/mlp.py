@@ -658,6 +658,13 @@ class MLP:
         return Predictor(self.architecture, self.layout, self.theta, self.running)
 
 
+def check_network(net: Any) -> MLP:
+    """Return the network; TypeError if it is something else."""
+    if not isinstance(net, MLP):
+        raise TypeError(f"net must be an MLP, got {type(net).__name__}")
+    return net
+
+
 _DERIVED = {
     *("layout", "weights", "biases", "slopes", "gains", "shifts", "input_scale"),
     *("running_means", "running_variances", "_predictor"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._checks import check_number, check_sequence
+from ._names import check_name
 from .kernels import plan as kernel_plan
 
 __all__ = ["BatchNorm", "LayerNorm"]
@@ -127,6 +128,4 @@ def _one(norm: Kind) -> BatchNorm | LayerNorm | None:
         return norm
     if not isinstance(norm, str):
         raise TypeError(f"norm must be a name, a BatchNorm, a LayerNorm or None, got {norm!r}")
-    if norm not in NAMES:
-        raise ValueError(f"norm must be one of {', '.join(NAMES)}, got {norm!r}")
-    return NAMES[norm]
+    return NAMES[check_name(norm, "norm", NAMES)]

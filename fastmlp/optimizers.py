@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import check_flag, check_number, check_whole
+from ._names import meant
 from ._schedule import RateLike, as_schedule
 from .kernels import optimizer as kernel_optimizer
 from .kernels.optimizer import (
@@ -37,6 +38,8 @@ __all__ = [
     "Optimizer",
     "RMSProp",
 ]
+
+_NAMES = [name for name in __all__ if name != "Optimizer"]
 
 Table = NDArray[np.float64]
 
@@ -538,6 +541,16 @@ class LBFGS(Optimizer):
     def code(self) -> int:
         """KEEP: the kernels compute the gradient and leave the parameters alone."""
         return kernel_optimizer.KEEP
+
+
+def check_optimizer(value: Any) -> Optimizer:
+    """Return the optimizer; TypeError if it is none, with what may be meant."""
+    if isinstance(value, Optimizer):
+        return value
+    name = getattr(value, "__name__", value)  # of the class, or a name as elsewhere
+    kind = meant(name, _NAMES) if isinstance(name, str) else None
+    hint = "" if kind is None else f"; did you mean {kind}()?"
+    raise TypeError(f"optimizer must be an Optimizer like Adam(), got {value!r}{hint}")
 
 
 def moment_vectors(optimizer: Optimizer, like: NDArray[Any]) -> list[NDArray[Any]]:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import check_sequence, check_whole
+from ._checks import check_path, check_sequence, check_whole
 from ._files import replace_file
 from .activations import NAMES, Activation, resolve
 from .diagnostics import FlowRecorder, GradientFlow
 from .history import History
-from .mlp import MLP
+from .mlp import MLP, check_network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +59,8 @@ def plot_history(history: History, path: Path = None) -> "Figure":
     >>> [axes.get_ylabel() for axes in plot_history(history).axes]
     ['loss', 'accuracy']
     """
+    if not isinstance(history, History):
+        raise TypeError(f"history must be a History, got {type(history).__name__}")
     panels = [("loss", history.loss, history.val_loss)]
     if history.accuracy:
         panels.append(("accuracy", history.accuracy, history.val_accuracy))
@@ -139,18 +141,19 @@ def plot_samples(
     3
     """
     images = _as_images(X, shape, "X")
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"labels must be {len(images)}, one for each sample, got {len(labels)}")
+    titles = None if labels is None else check_sequence(labels, "labels")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"labels must be {len(images)}, one for each sample, got {len(titles)}")
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     figure = new_figure()
-    figure.set_size_inches(0.9 * columns, (0.9 if labels is None else 1.15) * rows)
+    figure.set_size_inches(0.9 * columns, (0.9 if titles is None else 1.15) * rows)
     for i, image in enumerate(images):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(image, cmap="gray", vmin=images.min(), vmax=images.max())
         axes.set_axis_off()
-        if labels is not None:
-            axes.set_title(str(labels[i]), fontsize=9)
+        if titles is not None:
+            axes.set_title(str(titles[i]), fontsize=9)
     return _written(figure, path)
 
 
@@ -184,8 +187,9 @@ def plot_confusion_matrix(
     if len(true) != len(predicted):
         raise ValueError(f"y_pred must have {len(true)} labels as y_true, got {len(predicted)}")
     largest = int(max(true.max(), predicted.max()))
-    if class_names is None:
-        class_names = [str(k) for k in range(largest + 1)]
+    class_names = check_sequence(
+        range(largest + 1) if class_names is None else class_names, "class_names"
+    )
     if largest >= len(class_names):
         raise ValueError(f"class_names must name the label {largest}, got {len(class_names)} names")
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
@@ -228,8 +232,7 @@ def plot_first_layer(net: MLP, shape: Sequence[int], path: Path = None) -> "Figu
     >>> figure.axes[0].images[0].get_array().shape
     (87, 116)
     """
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be an MLP, got {type(net).__name__}")
+    check_network(net)
     images = _as_images(net.weights[0].T, shape, "net.weights[0].T")
     units, height, width = images.shape
     columns = math.ceil(math.sqrt(units))
@@ -396,11 +399,12 @@ def _colors(count: int) -> Array:
 
 def image_format(path: str | os.PathLike[str]) -> str:
     """Return the format that an image's ending asks for; ValueError if matplotlib has none."""
+    path = check_path(path)
     ending = os.path.splitext(path)[1].lower().removeprefix(".")
     known = new_figure().canvas.get_supported_filetypes()
     if ending not in known:
         raise ValueError(
-            f"an image must end in {', '.join(f'.{name}' for name in known)}, got {os.fspath(path)}"
+            f"an image must end in {', '.join(f'.{name}' for name in known)}, got {path}"
         )
     return ending
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import check_number
+from ._checks import check_number, is_sequence
+from ._names import check_name
 from .kernels.plan import NUMBERS, RATES, WEIGHT
 from .layout import COLUMNS, Layout, place_of
 
@@ -33,8 +34,7 @@ def rate_factors(factors: Factors | None, layout: Layout) -> NDArray[np.float64]
     rates = np.ones((len(layout.sizes), NUMBERS - RATES))
     for kind, value in factors.items():
         name = f"learning_rate_factors[{kind!r}]"
-        if kind not in KINDS:
-            raise ValueError(f"learning_rate_factors must be of {', '.join(KINDS)}, got {kind!r}")
+        check_name(kind, "a kind in learning_rate_factors", KINDS)
         own = [tensor for tensor in layout.tensors if tensor.kind == kind]
         if not own:
             raise ValueError(f"{name}: the network has no {kind}")
@@ -52,7 +52,7 @@ def _layers(layout: Layout, kind: str) -> int:
 
 
 def _for_each_layer(value: Any, name: str, count: int) -> list[float]:
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if not is_sequence(value):
         return [check_number(value, name, 0.0)] * count
     if len(value) != count:
         raise ValueError(f"{name} must be one number or one for each of {count} layers")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import check_number, check_whole
+from ._names import check_name
 from ._schedule import Constant, RateLike, Rates, Schedule, as_schedule
 
 __all__ = [
@@ -404,8 +405,7 @@ class ReduceOnPlateau(Schedule):
         check_whole(self.patience, "patience", 0)
         check_number(self.min_delta, "min_delta", 0.0)
         _check_minimum(self.minimum, self.rate)
-        if self.monitor not in ("val_loss", "loss"):
-            raise ValueError(f"monitor must be 'val_loss' or 'loss', got {self.monitor!r}")
+        check_name(self.monitor, "monitor", ("val_loss", "loss"))
 
     def rates(self, steps: NDArray[np.int64], total: int, per_epoch: int) -> Rates:
         """Return the rate before any reduction, for each step."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ._checks import check_flag, check_number, check_whole
+from ._names import check_name
 from .history import History
 
 if TYPE_CHECKING:
@@ -56,11 +57,9 @@ class EarlyStopping:
     restore_best: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.monitor, str) and self.monitor not in MONITORS:
-            raise ValueError(
-                f"monitor must be one of {', '.join(MONITORS)} or a function, got {self.monitor!r}"
-            )
-        if not isinstance(self.monitor, str) and not callable(self.monitor):
+        if isinstance(self.monitor, str):
+            check_name(self.monitor, "monitor", MONITORS)
+        elif not callable(self.monitor):
             raise TypeError(f"monitor must be a name or a function, got {self.monitor!r}")
         check_whole(self.patience, "patience", 1)
         check_number(self.min_delta, "min_delta", 0.0)
@@ -98,6 +97,10 @@ class Patience:
 def _value(monitor: "str | Callable[[MLP], float]", net: "MLP", history: History) -> float:
     """What is monitored after the last epoch, so that smaller is better."""
     if not isinstance(monitor, str):
-        return float(monitor(net))
+        value: Any = monitor(net)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"monitor must return a number, got {value!r}") from None
     series: list[float] = getattr(history, monitor)
     return -MONITORS[monitor] * series[-1]

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ._arrays import array_of
+from ._checks import check_whole
 from .history import History
 from .initializers import lecun_normal
 from .losses import Loss
-from .mlp import MLP
+from .mlp import MLP, check_network
 from .optimizers import Adam
 from .schedules import CosineLog
-from .training import Callbacks, Training, fit
+from .training import Callbacks, Training, checked_callbacks, fit
 
 __all__ = ["network", "rescaled", "settings", "train"]
 
@@ -71,7 +73,7 @@ def network(
     """
     is_classifier = Loss(loss).is_classifier
     net = MLP(
-        [inputs, *HIDDEN, outputs],
+        [check_whole(inputs, "inputs", 1), *HIDDEN, check_whole(outputs, "outputs", 1)],
         activation=ACTIVATIONS[is_classifier],
         loss=Loss(loss, label_smoothing=LABEL_SMOOTHING) if is_classifier else loss,
         input_scale=True,
@@ -110,6 +112,8 @@ def settings(net: MLP, samples: int) -> dict[str, Any]:
     >>> chosen["batch_size"], chosen["learning_rate_factors"]["weight"]
     (150, [0.5, 0.0625, 0.0625, 0.0625])
     """
+    check_network(net)
+    samples = check_whole(samples, "samples", 1, 2**62)
     weights = [1.0 / math.sqrt(n_in) for n_in in net.layer_sizes[:-1]]
     biases = [BIAS_FACTOR] * len(weights)
     if net.loss.name == "binary_cross_entropy":
@@ -171,10 +175,12 @@ def train(
     """
     if not isinstance(validation, tuple):
         raise TypeError(f"validation must be a tuple of arrays, got a {type(validation).__name__}")
-    if callbacks:
+    check_network(net)
+    watchers = checked_callbacks(callbacks)
+    if watchers:
         from .checkpoints import Checkpoint
 
-        if any(isinstance(callback, Checkpoint) for callback in callbacks):
+        if any(isinstance(watcher, Checkpoint) for watcher in watchers):
             raise TypeError(
                 "callbacks must not hold a Checkpoint: it would not know the best epoch"
             )
@@ -183,10 +189,10 @@ def train(
         net,
         X,
         y,
-        **settings(net, max(len(np.asarray(y)), 1)) | {"epochs": epochs},
+        **settings(net, max((1, *array_of(y, "y").shape[:1]))) | {"epochs": epochs},
         sample_weight=sample_weight,
         validation=validation,
-        callbacks=[best, *callbacks],
+        callbacks=[best, *watchers],
         progress=progress,
         threads=threads,
         seed=seed,

@@ -14,6 +14,7 @@ from .kernels import team as kernel_team
 
 VARIABLE = "FASTMLP_NUM_THREADS"
 POLL_SECONDS = 0.05
+MOST = 1024  # threads; a slip of the keyboard could ask for more than the system can start
 
 
 def resolve(threads: int | None = None) -> int:
@@ -28,9 +29,9 @@ def resolve(threads: int | None = None) -> int:
     Raises
     ------
     TypeError, ValueError
-        If `threads` or the variable is not a whole number of at least 1.
+        If `threads` or the variable is not a whole number from 1 to 1024.
     """
-    count = _default() if threads is None else check_whole(threads, "threads", 1)
+    count = _default() if threads is None else check_whole(threads, "threads", 1, MOST + 1)
     return 1 if config.DISABLE_JIT else count  # plain Python has no atomic operations for a team
 
 
@@ -43,8 +44,8 @@ def _default() -> int:
     text = os.environ.get(VARIABLE)
     if text is None:
         return _available_cores()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{VARIABLE} must be a whole number of at least 1, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise ValueError(f"{VARIABLE} must be a whole number from 1 to {MOST}, got {text!r}")
     return int(text)
 
 

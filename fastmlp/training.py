@@ -17,8 +17,8 @@ from ._state import TrainingState, initial
 from ._stream import LARGEST, Batches, Source
 from .history import History
 from .kernels import clip
-from .mlp import MLP
-from .optimizers import LBFGS, Adam, Optimizer
+from .mlp import MLP, check_network
+from .optimizers import LBFGS, Adam, Optimizer, check_optimizer
 from .rates import Factors, rate_factors
 from .stopping import MONITORS, EarlyStopping
 from .threads import resolve
@@ -181,34 +181,48 @@ class Settings:
     checkpoint_every: int = 1
     seed: int | None = None
 
-    def procedure(self, net: MLP, samples: int) -> Procedure:
-        """Check the settings for a network and a number of samples.
+    def check(self) -> None:
+        """Check what takes no network and no samples to check.
 
-        Raises TypeError or ValueError if one of them is not what it should be.
+        Raises TypeError or ValueError if a setting is not what it should be.
         """
-        optimizer = self.optimizer
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be an Optimizer like Adam(), got {optimizer!r}")
-        optimizer.hyper(net.dtype)
+        optimizer = check_optimizer(self.optimizer)
         check_flag(self.shuffle, "shuffle")
         check_whole(self.epochs, "epochs", 1)
-        batch_size = None if optimizer.is_full_batch else self.batch_size
-        size = samples if batch_size is None else check_whole(batch_size, "batch_size", 1)
-        size = min(size, samples)
-        accumulate = min(check_whole(self.accumulate, "accumulate", 1), -(-samples // size))
-        code, limit = _norm_clip(self.clip_norm, self.clip_global_norm)
-        if self.clip_value is not None and code != clip.NONE:
+        if not (self.batch_size is None or optimizer.is_full_batch):
+            check_whole(self.batch_size, "batch_size", 1)
+        if not (self.early_stopping is None or isinstance(self.early_stopping, EarlyStopping)):
+            raise TypeError(f"early_stopping must be an EarlyStopping, got {self.early_stopping!r}")
+        check_whole(self.accumulate, "accumulate", 1)
+        check_whole(self.checkpoint_every, "checkpoint_every", 1)
+        if self.seed is not None:
+            check_whole(self.seed, "seed", 0, 2**63)
+        code, _ = _norm_clip(self.clip_norm, self.clip_global_norm)
+        if _bound(self.clip_value, "clip_value") and code != clip.NONE:
             raise ValueError("clip_value excludes clip_norm and clip_global_norm")
-        if self.average is not None and _rate_of(optimizer) == "lipschitz":
+        if _bound(self.average, "average", 1.0) and _rate_of(optimizer) == "lipschitz":
             raise ValueError("average excludes learning_rate='lipschitz', which is of one network")
         if self.learning_rate_factors is not None and _rate_of(optimizer) == "lipschitz":
             raise ValueError(
                 "learning_rate_factors excludes learning_rate='lipschitz', one for all"
             )
+
+    def procedure(self, net: MLP, samples: int) -> Procedure:
+        """Return the settings as the program takes them, for a network and a number of samples.
+
+        Raises TypeError or ValueError if one of them is not what it should be.
+        """
+        self.check()
+        self.optimizer.hyper(net.dtype)
+        size = samples
+        if self.batch_size is not None and not self.optimizer.is_full_batch:
+            size = min(int(self.batch_size), samples)
+        accumulate = min(int(self.accumulate), -(-samples // size))
+        code, limit = _norm_clip(self.clip_norm, self.clip_global_norm)
         normalizes_batches = net.architecture.has_batch_norm
         return Procedure(
             batch_size=size,
-            optimizer=optimizer,
+            optimizer=self.optimizer,
             accumulate=accumulate,
             shuffled=self.shuffle and samples > size * (1 if normalizes_batches else accumulate),
             seed=self.seed_for(net),
@@ -216,13 +230,13 @@ class Settings:
             limit=limit,
             clip_value=_bound(self.clip_value, "clip_value"),
             average=_bound(self.average, "average", 1.0),
-            checkpoint_every=check_whole(self.checkpoint_every, "checkpoint_every", 1),
+            checkpoint_every=int(self.checkpoint_every),
             rates=rate_factors(self.learning_rate_factors, net.layout),
         )
 
     def seed_for(self, net: MLP) -> int:
         """The seed of shuffles, dropout and the split."""
-        return net.seed if self.seed is None else check_whole(self.seed, "seed", 0, 2**63)
+        return net.seed if self.seed is None else int(self.seed)
 
 
 def train(
@@ -276,11 +290,11 @@ def prepare(
     threads: int | None,
 ) -> Training:
     """Check all arguments of `train`; the network is as before."""
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be an MLP, got {type(net).__name__}")
+    check_network(net)
     check_flag(progress, "progress")
     watchers = checked_callbacks(callbacks)
     team_size = resolve(threads)
+    settings.check()
     samples, held_out = _data(net, X, y, sample_weight, batches, validation, settings)
     procedure = settings.procedure(net, LARGEST if isinstance(samples, Source) else len(samples))
     optimizer, stopping = settings.optimizer, settings.early_stopping
@@ -351,7 +365,7 @@ def _data(
         raise ValueError("batches excludes X, y and sample_weight, which they hold")
     if validation is not None and not isinstance(validation, tuple):
         raise ValueError(f"validation must be (X, y) where batches are given, got {validation!r}")
-    if isinstance(settings.optimizer, Optimizer) and settings.optimizer.is_full_batch:
+    if settings.optimizer.is_full_batch:
         name = type(settings.optimizer).__name__
         raise ValueError(f"{name} takes all samples in a step: it needs X and y, not batches")
     source = Source(net, batches, settings.accumulate, settings.epochs)
@@ -411,8 +425,6 @@ def _check_stopping(
     stopping: EarlyStopping | None, schedule_monitor: str | None, held_out: Batch | None, net: MLP
 ) -> None:
     """What is monitored must be recorded."""
-    if stopping is not None and not isinstance(stopping, EarlyStopping):
-        raise TypeError(f"early_stopping must be an EarlyStopping, got {stopping!r}")
     for monitor in (stopping.monitor if stopping else None, schedule_monitor):
         if not isinstance(monitor, str):
             continue

@@ -41,6 +41,8 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any]:
     Raises TypeError for what is no dtype, ValueError for another one.
     """
     try:
+        if dtype is None:  # which is float64 to NumPy
+            raise TypeError
         resolved: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise TypeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}") from None

@@ -1,7 +1,9 @@
 """Bad input gets one error that names the argument and what was found; the network stays."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -266,6 +268,28 @@ BAD_SETTINGS: list[tuple[str, list[Any], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        ("adam", "got 'adam'; did you mean Adam()?"),
+        ("adamw", "did you mean AdamW()?"),
+        ("rms_prop", "did you mean RMSProp()?"),
+        (fm.NAdam, "did you mean NAdam()?"),
+        ("x", "must be an Optimizer like Adam(), got 'x'"),
+    ],
+)
+def test_names_of_optimizers(optimizer: Any, words: str) -> None:
+    net = classifier()
+    refuses(lambda: fm.fit(net, X, LABELS, optimizer=optimizer), TypeError, words, net)
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"average": 2.0}, {"clip_norm": -1}])
+def test_settings_are_looked_at_before_the_samples(arguments: dict[str, Any]) -> None:
+    """Which may be many, and slow to convert."""
+    call = functools.partial(fm.fit, classifier(), "no samples", LABELS, **arguments)
+    refuses(call, ValueError, f"{next(iter(arguments))} must be ")
+
+
+@pytest.mark.parametrize(
     ("argument", "value", "error"),
     [
         pytest.param(argument, value, error, id=f"{argument}-{i}-{j}")
@@ -286,7 +310,10 @@ def test_settings(argument: str, value: Any, error: type[Exception]) -> None:
 @pytest.mark.jit  # without the compiler there is one thread, whatever is asked for
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)],
+    [
+        *((value, ValueError) for value in (0, -1, 1025, 10**5)),
+        *((value, TypeError) for value in (1.5, "2", True)),
+    ],
 )
 def test_threads(value: Any, error: type[Exception]) -> None:
     net = classifier()
@@ -364,6 +391,16 @@ BAD_NETWORKS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"dtype": "int32"}, ValueError, "dtype must be one of float32, float64, got int32"),
     ({"dtype": "no dtype"}, TypeError, "dtype must be one of float32, float64, got 'no dtype'"),
     ({"dtype": 32}, TypeError, "dtype must be one of float32, float64, got 32"),
+    ({"dtype": None}, TypeError, "dtype must be one of float32, float64, got None"),
+    ({"layer_sizes": np.array(3)}, TypeError, "layer_sizes must be a sequence"),
+    ({"dropout": np.array(0.5)}, TypeError, "dropout must be a number"),
+    ({"l2": 10**400}, ValueError, "l2 must be in [0, inf), got 10000"),
+    ({"l2": b"123"}, TypeError, "l2 must be a number, got b'123'"),
+    ({"loss": np.zeros(0)}, ValueError, "loss must be one of softmax_cross_entropy, "),
+    ({"activation": "LeakyReLU"}, ValueError, "got 'LeakyReLU'; did you mean 'leaky_relu'?"),
+    ({"loss": "mse"}, ValueError, "did you mean 'squared_error'?"),
+    ({"norm": "BatchNorm"}, ValueError, "did you mean 'batch'?"),
+    ({"initializer": "kaiming_uniform"}, ValueError, "did you mean 'he_uniform'?"),
 ]
 
 
@@ -412,6 +449,157 @@ NO_NUMBERS: list[Any] = ["0.1", None, True, 1j, [0.1], np.array([0.1])]
 def test_optimizers(optimizer: Any, argument: str, value: Any, error: type[Exception]) -> None:
     refuses(lambda: optimizer(**{argument: value}), error, f"{argument} must be ")
     refuses(lambda: optimizer(**{argument: value}), error, f"got {value!r}")
+
+
+# Other functions: what is called -> (call, error, words)
+
+OTHERS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "gradient check of nothing": (
+        lambda: fm.gradient_check(None, X, LABELS),
+        TypeError,
+        "net must be an MLP, got NoneType",
+    ),
+    "Hessian check of a name": (
+        lambda: fm.hessian_check("net", X, LABELS),
+        TypeError,
+        "net must be an MLP, got str",
+    ),
+    "optimizer check of an array": (
+        lambda: fm.optimizer_check(X, X, LABELS, fm.Adam()),
+        TypeError,
+        "net must be an MLP, got ndarray",
+    ),
+    "optimizer by name": (
+        lambda: fm.optimizer_check(classifier(), X, LABELS, "sgd"),
+        TypeError,
+        "did you mean SGD()?",
+    ),
+    "method": (
+        lambda: fm.gradient_check(classifier(), X, LABELS, method=["central"]),
+        ValueError,
+        "method must be one of central, richardson, complex, directions, got ['central']",
+    ),
+    "tolerance": (
+        lambda: fm.hessian_check(classifier(), X, LABELS, tolerance=None),
+        TypeError,
+        "tolerance must be a number, got None",
+    ),
+    "product that is none": (
+        lambda: fm.hessian_check(classifier(), X, LABELS, product=3),
+        TypeError,
+        "product must be a function or None, got 3",
+    ),
+    "product that gives nothing": (
+        lambda: fm.hessian_check(classifier(), X, LABELS, product=lambda *_, **__: None),
+        ValueError,
+        "product must give numbers of shape",
+    ),
+    "flag": (
+        lambda: fm.verify_descent(regressor(), X, TARGETS, alpha=0.1, training=2),
+        TypeError,
+        "training must be True or False, got 2",
+    ),
+    "alpha": (
+        lambda: fm.Activation("elu", alpha=np.inf),
+        ValueError,
+        "alpha must be in (-inf, inf), got inf",
+    ),
+    "text for weights": (
+        lambda: fm.Loss("softmax_cross_entropy", class_weight=b"12"),
+        TypeError,
+        "class_weight must be a sequence, got b'12'",
+    ),
+    "list for a monitor": (
+        lambda: fm.TargetReached(0.1, ["loss"]),
+        ValueError,
+        "monitor must be one of loss, accuracy, val_loss, val_accuracy, got ['loss']",
+    ),
+    "monitor as elsewhere": (
+        lambda: fm.EarlyStopping("val_acc"),
+        ValueError,
+        "did you mean 'val_accuracy'?",
+    ),
+    "monitor that returns nothing": (
+        lambda: fm.fit(classifier(), X, LABELS, early_stopping=fm.EarlyStopping(lambda net: None)),
+        TypeError,
+        "monitor must return a number, got None",
+    ),
+    "batches from nothing": (
+        lambda: fm.fit(classifier(), batches=lambda: None),
+        TypeError,
+        "batches must return an iterable of (X, y), got None",
+    ),
+    "flow of other samples": (
+        lambda: fm.fit(classifier(), X, LABELS, callbacks=[fm.FlowRecorder(X[:, :2], LABELS)]),
+        ValueError,
+        "X must have shape (n, 3)",
+    ),
+    "number for a path": (
+        lambda: classifier().save(3),
+        TypeError,
+        "path must be a path, got 3",
+    ),
+    "no path of a log": (
+        lambda: fm.CSVLogger(None),
+        TypeError,
+        "path must be a path, got None",
+    ),
+    "data": (
+        lambda: fm.datasets.read(None),
+        TypeError,
+        "data must be a path, got None",
+    ),
+    "classes": (
+        lambda: fm.datasets.read("mnist157", classes="yes"),
+        TypeError,
+        "classes must be True or False, got 'yes'",
+    ),
+    "history": (
+        lambda: fm.plot_history([1.0]),
+        TypeError,
+        "history must be a History, got list",
+    ),
+    "samples of the preset": (
+        lambda: fm.tabular.settings(fm.tabular.network(3, 2), 0),
+        ValueError,
+        "samples must be at least 1",
+    ),
+    "inputs of the preset": (
+        lambda: fm.tabular.network(0, 2),
+        ValueError,
+        "inputs must be at least 1",
+    ),
+    "targets of the preset": (
+        lambda: fm.tabular.train(fm.tabular.network(3, 2), X, 1, validation=(X, LABELS)),
+        ValueError,
+        "y must have shape (6,)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_functions(case: str) -> None:
+    call, error, words = OTHERS[case]
+    refuses(call, error, words)
+
+
+def test_folder_in_the_place_of_a_checkpoint(tmp_path: Path) -> None:
+    net = classifier()
+    call = functools.partial(fm.fit, net, X, LABELS, callbacks=[fm.Checkpoint(tmp_path)])
+    refuses(call, IsADirectoryError, "a folder in the checkpoint's place", net)
+
+
+def test_callbacks_of_resume(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    fm.fit(classifier(), X, LABELS, epochs=1, callbacks=[fm.Checkpoint(path)])
+    call = functools.partial(fm.resume, path, X, LABELS, callbacks=3)
+    refuses(call, TypeError, "callbacks must be a list, got 3")
+
+
+def test_paths_may_be_bytes(tmp_path: Path) -> None:
+    path: Any = os.fsencode(tmp_path / "net")
+    classifier().save(path)
+    assert fm.MLP.load(path).theta.tobytes() == classifier().theta.tobytes()
 
 
 # Anything at all

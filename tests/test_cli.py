@@ -548,7 +548,7 @@ def test_help(command: str | None) -> None:
         (["--batch-size", "many"], "--batch-size must be an integer or full, got 'many'"),
         (["--batch-size", "-2"], "batch_size must be"),
         (["--hidden", "8,x"], "--hidden must be integers such as 128,64, got '8,x'"),
-        (["--hidden", "0"], "layer_sizes[1] must be"),
+        (["--hidden", "0"], "hidden[0] must be"),
         (["--activation", "swoosh"], "activation must be one of"),
         (["--loss", "hinge"], "loss must be one of"),
         (["--dtype", "float16"], "dtype must be one of"),
@@ -559,6 +559,7 @@ def test_help(command: str | None) -> None:
         (["--save", "."], "cannot write to .: it is a folder"),
         (["--save", "no/m"], "cannot write to no/m: there is no folder no"),
         (["--plot", "no/p.png"], "cannot write to no/p.png: there is no folder no"),
+        (["--plot", "p.txt"], "an image must end in .eps, "),
         (["--save", "insects.csv"], "cannot write to insects.csv: it would replace an input"),
         (["--loss", "squared_error"], "insects.csv, row 2, column 'insect': 'ant' is not a fini"),
         (["--target", "kind"], "has no column 'kind'; its columns: length, width, insect"),
@@ -574,6 +575,29 @@ def test_bad_options(insects: Path, options: list[str], message: str) -> None:
     assert message in error_of(*args)
     assert sorted(Path().iterdir()) == before
     assert insects.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "0"],
+        ["--batch-size", "-2"],
+        ["--threads", "0"],
+        ["--validation", "1"],
+        ["--hidden", "-1"],
+        ["--initializer", "he"],
+        ["--dtype", "float16"],
+        ["--dropout", "1"],
+        ["--l2", "nan"],
+        ["--set", "average=2"],
+        ["--set", "early_stopping.patience=0"],
+        ["--set", "l1=[0.1]"],
+    ],
+)
+def test_options_are_looked_at_before_the_data(options: list[str]) -> None:
+    """There is no such file, and nobody got so far as to see it."""
+    name = options[-1].split("=")[0].split(".")[-1] if options[0] == "--set" else options[0][2:]
+    assert name.replace("-", "_") in error_of("train", "nothing.csv", *options)
 
 
 @pytest.mark.parametrize(

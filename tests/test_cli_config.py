@@ -208,8 +208,6 @@ def test_options_have_precedence(seen: dict[str, Any]) -> None:
          fm.SGD(momentum=0.5, nesterov=True)),
         (["--optimizer", "momentum", "--set", "optimizer.nesterov=true"],
          fm.SGD(momentum=0.9, nesterov=True)),
-        (["--optimizer", "gradient_descent", "--set", "optimizer.learning_rate=lipschitz"],
-         fm.GradientDescent("lipschitz")),
         (["--optimizer", "sgd", "--set", 'optimizer.learning_rate={name="step", rate=1, every=3}'],
          fm.SGD(fm.schedules.Step(1, 3))),
     ],
@@ -217,6 +215,11 @@ def test_options_have_precedence(seen: dict[str, Any]) -> None:
 def test_optimizers(seen: dict[str, Any], options: list[str], expected: fm.Optimizer) -> None:
     run("train", *with_config(EVERYTHING), *options, "--quiet")
     assert seen["optimizer"] == expected
+
+
+def test_rate_by_name(seen: dict[str, Any]) -> None:
+    train("--optimizer", "gradient_descent", "--set", "optimizer.learning_rate=lipschitz")
+    assert seen["optimizer"] == fm.GradientDescent("lipschitz")
 
 
 def test_lbfgs_keeps_no_log(seen: dict[str, Any]) -> None:
@@ -272,7 +275,7 @@ def test_short_forms(seen: dict[str, Any], text: str, expected: dict[str, Any]) 
         ("epochs = ", "c.toml is not TOML: Invalid value"),
         ("epochs = '3'", "epochs must be a whole number, got '3'"),
         ("hidden = 'x'", "hidden must be a list of whole numbers, got 'x'"),
-        ("hidden = [1.5]", "layer_sizes[1] must be"),
+        ("hidden = [1.5]", "hidden[0] must be"),
         ("batch_size = 'many'", "batch_size must be a whole number, got 'many'"),
         ("data = 3", "data must be a text, got 3"),
         ("optimizer = 3", "optimizer must be a name, or a table with a name, got 3"),

@@ -254,6 +254,14 @@ def test_class_weights_are_sample_weights():
     np.testing.assert_array_equal(balanced.coefs_[0], by_hand.coefs_[0])
     with pytest.raises(ValueError, match="class_weight='balanced'"):
         classifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="class_weight must be a dict or 'balanced': a list"):
+        classifier(class_weight=[1.0, 2.0, 5.0]).fit(X, y)
+
+
+@pytest.mark.parametrize("sizes", [(2.5,), ("8",), (None,), (8, [3]), {8}, (True,)])
+def test_hidden_sizes_that_are_no_whole_numbers(sizes):
+    with pytest.raises(TypeError, match=r"hidden_layer_sizes\[\d\] must be a whole number"):
+        classifier(hidden_layer_sizes=sizes).fit(X, y)
 
 
 @pytest.mark.parametrize(

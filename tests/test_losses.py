@@ -39,7 +39,7 @@ def test_options_are_numbers_and_tuples_of_numbers() -> None:
         ("pinball", {"quantile": 1.0}, ValueError, r"quantile must be in \(0, 1\)"),
         ("pinball", {"quantile": [0.5, 0]}, ValueError, r"quantile\[1\] must be in \(0, 1\)"),
         ("pinball", {"quantile": []}, ValueError, "quantile must not be empty"),
-        ("pinball", {"quantile": "0.5"}, TypeError, "quantile must be a sequence"),
+        ("pinball", {"quantile": "0.5"}, TypeError, "quantile must be a number"),
         ("softmax_cross_entropy", {"label_smoothing": 1}, ValueError, "label_smoothing must be in"),
         ("softmax_cross_entropy", {"class_weight": [1, 0]}, ValueError, r"class_weight\[1\] must"),
         (

@@ -148,7 +148,7 @@ def test_table() -> None:
     ("factors", "error", "message"),
     [
         (0.1, TypeError, "learning_rate_factors must be a dict by kind, got 0.1"),
-        ({"weights": 1.0}, ValueError, "must be of weight, .*, input_scale, got 'weights'"),
+        ({"weights": 1.0}, ValueError, "must be one of weight, .*, input_scale, got 'weights'"),
         ({"weight": -1.0}, ValueError, r"learning_rate_factors\['weight'\] must be .*-1.0"),
         ({"weight": "1"}, TypeError, r"learning_rate_factors\['weight'\] must be"),
         ({"weight": np.nan}, ValueError, r"learning_rate_factors\['weight'\] must be .*nan"),

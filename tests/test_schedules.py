@@ -251,7 +251,7 @@ def test_steps(make: Any) -> None:
 
 
 def test_monitor_is_a_loss() -> None:
-    with pytest.raises(ValueError, match="monitor must be 'val_loss' or 'loss', got 'accuracy'"):
+    with pytest.raises(ValueError, match="monitor must be one of val_loss, loss, got 'accuracy'"):
         ReduceOnPlateau(0.1, monitor="accuracy")
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "complete_files",
     "complete_names",
     "parse_sizes",
+    "write_file",
 ]
 
 DATASETS = ("mnist157", "mnist")
@@ -149,3 +150,10 @@ def check_output(path: Path | None, inputs: Sequence[str | Path] = ()) -> None:
     for source in map(Path, inputs):
         if path.exists() and source.exists() and path.samefile(source):
             raise ValueError(f"cannot write to {path}: it would replace an input")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    from fastmlp._files import replace_file  # which --help does not need
+
+    replace_file(path, content)

@@ -16,6 +16,7 @@ from fastmlp._cli import config
 from fastmlp._cli.arguments import Json, complete_names, parse_sizes
 from fastmlp._cli.base import errors
 from fastmlp._cli.output import print_json, print_line, print_rows
+from fastmlp._names import check_name
 
 __all__ = ["bench"]
 
@@ -70,8 +71,7 @@ def bench(
     would train faster.
     """
     sizes = parse_sizes("--layers", layers)
-    if optimizer not in _OPTIMIZERS:
-        raise ValueError(f"--optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}")
+    check_name(optimizer, "--optimizer", _OPTIMIZERS)
     loss = "softmax_cross_entropy" if sizes[-1] > 1 else "squared_error"
     net = fm.MLP(sizes, activation=activation, loss=loss, dtype=dtype)
     cost = fm.complexity(sizes, batch_size, threads=threads, dtype=dtype)

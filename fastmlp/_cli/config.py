@@ -14,14 +14,18 @@ and a learning rate that changes is a table with the name of a schedule.
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fastmlp as fm
-from fastmlp import activations, initializers, losses
+from fastmlp import activations, initializers, losses, training
+from fastmlp._checks import check_whole
+from fastmlp._held_out import check_share
+from fastmlp._names import check_name, meant
+from fastmlp.architecture import Architecture
 from fastmlp.norms import NAMES as NORMS
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "SETTINGS",
     "assign",
     "check",
+    "check_arguments",
     "checkpoint_of",
     "defaults",
     "fit_arguments",
@@ -223,8 +228,7 @@ def override_optimizer(
     if name is not None and name != table.get("name"):
         table = {"name": name}
     if schedule is not None:
-        if schedule not in SCHEDULES:
-            raise ValueError(f"--schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+        check_name(schedule, "--schedule", SCHEDULES)
         before = _rate_of(_completed(OPTIMIZERS, table).get("learning_rate"))
         table = {**table, "learning_rate": {"name": schedule, _first(schedule): before}}
     if rate is not None:
@@ -270,6 +274,26 @@ def check(settings: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} must be a text, got {settings[name]!r}")
     if not isinstance(settings["hidden"], list):
         raise TypeError(f"hidden must be a list of whole numbers, got {settings['hidden']!r}")
+    for i, size in enumerate(settings["hidden"]):
+        check_whole(size, f"hidden[{i}]", 1)
+
+
+def check_arguments(
+    hidden: Sequence[int], network: Mapping[str, Any], procedure: Mapping[str, Any]
+) -> None:
+    """Check what `fastmlp.MLP` and `fastmlp.fit` will check, before there are samples for them.
+
+    `network` is of `network_arguments`, `procedure` of `fit_arguments`. Raises what they raise.
+    """
+    rest = {name: network[name] for name in ("activation", "norm", "dropout", "l2", "l1")}
+    Architecture.of([1, *hidden, 1], **rest, input_scale=network["input_scale"])
+    initializers.resolve(network["initializer"], len(hidden) + 1)
+    fm.kernels.resolve_dtype(network["dtype"])
+    names = (field.name for field in fields(training.Settings))
+    training.Settings(**{name: procedure[name] for name in names}).check()
+    fm.threads.resolve(procedure["threads"])
+    if procedure["validation"] is not None:
+        check_share(procedure["validation"])
 
 
 def network_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -399,9 +423,7 @@ def _choose(setting: str, kinds: Mapping[str, Callable[..., Any]], value: Any) -
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise TypeError(f"{setting} must be a name, or a table with a name, got {value!r}")
     rest = dict(table)
-    name = rest.pop("name")
-    if name not in kinds:
-        raise ValueError(f"{setting} must be one of {', '.join(kinds)}, got {name!r}")
+    name = check_name(rest.pop("name"), setting, kinds)
     return _make(f"{setting} {name}", kinds[name], rest)
 
 
@@ -450,8 +472,6 @@ def _early_stopping(value: Any) -> Any:
 
 def _check_known(name: str, known: Mapping[str, Any], where: str) -> None:
     if name not in known:
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        close = meant(name, known)
+        hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
         raise ValueError(f"{where} {name!r}, which does not exist; {hint}")

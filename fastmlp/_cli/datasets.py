@@ -15,10 +15,11 @@ from fastmlp._cli.arguments import (
     check_output,
     complete_files,
     complete_names,
+    write_file,
 )
 from fastmlp._cli.base import group
 from fastmlp._cli.output import print_facts, print_json, print_line, print_rows
-from fastmlp._files import replace_file
+from fastmlp._names import check_name
 
 if TYPE_CHECKING:
     from fastmlp.datasets import Dataset
@@ -143,7 +144,7 @@ def export(
         raise ValueError(f"--part must be train or test, got {part!r}")
     check_output(output)
     data = _load(name)
-    replace_file(output, _npz(data) if suffix == ".npz" else _csv(data, part))
+    write_file(output, _npz(data) if suffix == ".npz" else _csv(data, part))
     if json:
         print_json({"name": name, "output": output})
     else:
@@ -151,9 +152,7 @@ def export(
 
 
 def _entry(name: str) -> _Entry:
-    if name not in _ENTRIES:
-        raise ValueError(f"NAME must be one of {', '.join(_ENTRIES)}, got {name!r}")
-    return _ENTRIES[name]
+    return _ENTRIES[check_name(name, "NAME", _ENTRIES)]
 
 
 def _load(name: str) -> "Dataset":

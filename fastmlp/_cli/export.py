@@ -8,9 +8,8 @@ import numpy as np
 import typer
 
 import fastmlp as fm
-from fastmlp._cli.arguments import Json, Model, check_output, complete_files
+from fastmlp._cli.arguments import Json, Model, check_output, complete_files, write_file
 from fastmlp._cli.output import print_json, print_line
-from fastmlp._files import replace_file
 
 __all__ = ["export"]
 
@@ -45,7 +44,7 @@ def export(
     if suffix == ".onnx":
         net.to_onnx(output)
     else:
-        replace_file(output, _npz(net))
+        write_file(output, _npz(net))
     if json:
         print_json({"model": model, "output": output})
     else:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import fastmlp as fm
 from fastmlp._cli import models
-from fastmlp._cli.arguments import Data, Json, Model, check_output, complete_names
+from fastmlp._cli.arguments import Data, Json, Model, check_output, complete_names, write_file
 from fastmlp._cli.output import print_json, print_line
-from fastmlp._files import replace_file
+from fastmlp._names import check_name
 
 __all__ = ["predict"]
 
@@ -67,7 +67,7 @@ def predict(
         else:
             sys.stdout.write(content.decode())
         return
-    replace_file(output, content)
+    write_file(output, content)
     if json:
         print_json({"samples": len(predicted), "output": output})
     else:
@@ -76,9 +76,7 @@ def predict(
 
 def _format(output: Path, given: str | None, to_stdout: bool) -> str:
     if given is not None:
-        if given not in FORMATS:
-            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {given!r}")
-        return given
+        return check_name(given, "--format", FORMATS)
     ending = "csv" if to_stdout else output.suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         raise ValueError(f"--output must end in .csv, .jsonl or .npy, got {output}")

@@ -274,6 +274,7 @@ def _train(settings: config.Settings, *, quiet: bool, json: bool) -> None:
     # What is wrong should be known before the data is read, and before anything is trained.
     network, loss = config.network_arguments(settings), config.loss_of(settings)
     procedure = config.fit_arguments(settings)
+    config.check_arguments(settings["hidden"], network, procedure)
     checkpoint = config.checkpoint_of(settings)
     job = Job.of(settings, checkpoint)
     job.check(procedure["optimizer"])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmlp._checks import check_flag, check_path, check_sequence
 from fastmlp.datasets import _arrays, _tables
 from fastmlp.datasets._dataset import Dataset
 from fastmlp.datasets._mnist import load_mnist, load_mnist157
@@ -88,11 +89,14 @@ def read(
     >>> insects.train.encode(insects.train.class_names)
     array([1, 0])
     """
-    data = os.fspath(data)
+    data = check_path(data, "data")
+    target = None if target is None else check_path(target, "target")
+    columns = check_sequence(columns, "columns")
+    if classes is not None:
+        check_flag(classes, "classes")
     path, kind = Path(data), _kind(data)
     if kind in _tables.ENDINGS or kind == _tables.STANDARD_INPUT:
-        column = None if target is None else os.fspath(target)
-        features, X, y = _tables.read_table(data, column, classes, columns, labelled=True)
+        features, X, y = _tables.read_table(data, target, classes, columns, labelled=True)
         assert y is not None
         name = "stdin" if kind == _tables.STANDARD_INPUT else path.stem
         return Source(name, Samples(X, y), columns=features)
@@ -124,7 +128,8 @@ def read_features(data: Data, columns: Sequence[str] = ()) -> NDArray[Any]:
     >>> fm.datasets.read_features("mnist157").shape
     (3055, 784)
     """
-    data = os.fspath(data)
+    data = check_path(data, "data")
+    columns = check_sequence(columns, "columns")
     path, kind = Path(data), _kind(data)
     if kind in _tables.ENDINGS or kind == _tables.STANDARD_INPUT:
         return _tables.read_table(data, None, None, columns, labelled=False)[1]
@@ -140,7 +145,7 @@ def read_features(data: Data, columns: Sequence[str] = ()) -> NDArray[Any]:
 
 def is_table(data: Data) -> bool:
     """Whether an input has named columns."""
-    data = os.fspath(data)
+    data = check_path(data, "data")
     return data == _tables.STANDARD_INPUT or Path(data).suffix.lower() in _tables.ENDINGS
 
 

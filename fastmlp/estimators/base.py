@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from .._checks import check_whole
 from .._schedule import Schedule
 from ..activations import NAMES as ACTIVATIONS
 from ..activations import Activation
@@ -126,10 +127,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
                 f"categorical_features needs preset='tabular', got {self.categorical_features!r}"
             )
         self.__dict__.pop("encoder_", None)
-        sizes = self.hidden_layer_sizes
-        hidden = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if np.any(np.array(hidden) <= 0):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        hidden = self._hidden_sizes()
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         tasks = Tasks(self, 0 if incremental else self.max_iter, X=X, y=y, metadata=metadata)
 
@@ -142,7 +140,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
         rng = check_random_state(self.random_state)
         head = self._head()
         self.n_outputs_, self.out_activation_ = columns.shape[1], head.activation
-        settings = self._settings([X.shape[1], *map(int, hidden), self.n_outputs_], head)
+        settings = self._settings([X.shape[1], *hidden, self.n_outputs_], head)
         if is_first:
             self._adopt(started(settings, X.dtype, rng))
             self.n_layers_, self.t_ = len(hidden) + 2, 0
@@ -170,6 +168,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):
     def _is_first(self, incremental: bool) -> bool:
         """Whether a fit forgets what the one before has learnt."""
         return not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+
+    def _hidden_sizes(self) -> list[int]:
+        """`hidden_layer_sizes`, which may be one number."""
+        given = np.atleast_1d(np.array(self.hidden_layer_sizes, dtype=object)).tolist()
+        hidden = [
+            check_whole(size, f"hidden_layer_sizes[{i}]", -(2**31)) for i, size in enumerate(given)
+        ]
+        if min(hidden, default=1) <= 0:
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        return hidden
 
     def _settings(self, sizes: list[int], head: Head) -> dict[str, Any]:
         """The arguments of the network."""

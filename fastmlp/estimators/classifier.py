@@ -286,6 +286,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _class_weight(self, y: Array, incremental: bool) -> Array | None:
         if self.class_weight is None:
             return None
+        if isinstance(self.class_weight, list) and y.ndim == 1:
+            raise ValueError(
+                "class_weight must be a dict or 'balanced': a list has a dict for each of several "
+                f"labels, got {self.class_weight!r}"
+            )
         if incremental and self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit, which does not see all "

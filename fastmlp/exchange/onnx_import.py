@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import io
+from .._checks import check_path
 from ..activations import Activation
 from ..architecture import Architecture
 from ..losses import Loss
@@ -85,7 +86,7 @@ def from_onnx(
     """
     onnx = import_onnx("from_onnx")
     model: Any = source if isinstance(source, onnx.ModelProto) else None
-    name = "the model" if model is not None else repr(os.fspath(source))
+    name = "the model" if model is not None else repr(check_path(source, "source"))
     if model is None:
         with open(source, "rb"):  # a missing file is an OSError with its name
             pass
