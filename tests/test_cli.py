@@ -740,6 +740,7 @@ def test_damaged_numpy_files() -> None:
         (["predict", "m", "d.npy", "--output", "d.npy"], "it would replace an input"),
         (["gradcheck", "--layers", "3;2"], "--layers must be integers such as 128,64, got '3;2'"),
         (["gradcheck", "--layers", "3"], "layer_sizes must"),
+        (["gradcheck", "--seed", "-1"], "'--seed'"),
     ],
 )
 def test_bad_arguments(args: list[str], message: str) -> None:
@@ -816,6 +817,22 @@ def test_entry_point() -> None:
 
 
 # Preparing data
+
+
+@pytest.mark.parametrize(
+    ("share", "seed", "error", "message"),
+    [
+        (1.0, 0, ValueError, r"share must be in \(0, 1\), got 1.0"),
+        (float("nan"), 0, ValueError, r"share must be in \(0, 1\), got nan"),
+        (0.2, -1, ValueError, "seed must be at least 0"),
+        (0.2, None, TypeError, "seed must be a whole number, got None"),
+    ],
+)
+def test_parts_that_cannot_be(
+    share: float, seed: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        fm.datasets.Samples(np.eye(4), np.arange(4)).hold_out(share, seed)
 
 
 def test_hold_out_keeps_proportions_and_order() -> None:

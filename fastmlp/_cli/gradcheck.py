@@ -50,7 +50,7 @@ def gradcheck(
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Number of random samples.")] = 16,
-    seed: Annotated[int, typer.Option(help="Fixes the samples and a new network.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the samples and a new network.")] = 0,
     json: Json = False,
 ) -> None:
     """Compare a network's gradient with central differences, in float64.

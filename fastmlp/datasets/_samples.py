@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmlp._checks import check_number, check_whole
 from fastmlp._held_out import random_share
 
 __all__ = ["Samples", "Source", "is_integer"]
@@ -83,9 +84,12 @@ class Samples:
 
         Raises
         ------
-        ValueError
-            There are too few samples for that.
+        TypeError, ValueError
+            The share is not in (0, 1), the seed no whole number of at least 0, or there are too few
+            samples for that.
         """
+        share = check_number(share, "share", 0.0, 1.0, open_low=True)
+        seed = check_whole(seed, "seed", 0, 2**63)
         classes = self.y if self.has_classes else np.zeros(len(self))
         held = np.zeros(len(self), dtype=np.bool_)
         held[random_share(np.random.default_rng(seed), classes, share)] = True
