@@ -187,6 +187,7 @@ def test_gradient_flow() -> None:
 def test_flow_that_is_not_finite(tmp_path: Path) -> None:
     layer = fm.LayerFlow("relu", np.inf, np.inf, np.nan, np.nan, 0.0, None)
     plot_gradient_flow(fm.GradientFlow((layer, layer), np.nan), tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 0
 
 
 def test_curvature() -> None:
