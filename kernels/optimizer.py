@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from . import machine
 from ._jit import inlined, kernel
 from .simd import (
-    absolute,
     choose_less,
+    choose_normal,
     fill,
     fma,
     guess_inverse_root,
@@ -34,9 +34,8 @@ CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": S
 DECAY_1, DECAY_2, GAIN_2, EPSILON_INSIDE, EPSILON_OUTSIDE, CLIP, AVERAGE_DECAY = range(7)
 RATE, GRADIENT_RATE, ROOT, SHRINK = range(4)
 CONSTANTS, COLUMNS = AVERAGE_DECAY + 1, SHRINK + 1
-# of float32: the largest number; below SMALL a root takes its argument times UP**2, to which TINY
-# adds nothing but in 0, whose inverse root would be infinite
-LARGEST, SMALL, UP, TINY = 3.4028234663852886e38, 2.0**-60, 2.0**32, 2.0**-120
+# a step is so many times too large until it is applied, so that remainders are seldom subnormal
+UP = 2.0**32
 # Newton's steps from a guess to float32
 ROOT_STEPS, RECIPROCAL_STEPS = (0, 0) if machine.HAS_AVX512 else (3, 3)
 
@@ -181,19 +180,20 @@ def average(mean, theta, decay):
 
 
 @kernel
+def shrink(theta, rule):
+    """theta <- shrink theta: only AdamW does, and a factor in a rule's loop would cost all."""
+    if rule.shrink != 1.0:
+        scale(theta, rule.shrink)
+
+
+@kernel
 def sgd(theta, g, rule):
     """theta <- shrink theta - rate g."""
-    if rule.shrink == 1.0:
-        for i in range(g.shape[0]):
-            for j in range(0, g.shape[1], lanes(g)):
-                p = load(theta, i, j)
-                store(theta, i, j, fma(fill(p, -rule.rate), load(g, i, j), p))
-    else:
-        for i in range(g.shape[0]):
-            for j in range(0, g.shape[1], lanes(g)):
-                p = load(theta, i, j)
-                p = fill(p, rule.shrink) * p
-                store(theta, i, j, fma(fill(p, -rule.rate), load(g, i, j), p))
+    shrink(theta, rule)
+    for i in range(g.shape[0]):
+        for j in range(0, g.shape[1], lanes(g)):
+            p = load(theta, i, j)
+            store(theta, i, j, fma(fill(p, -rule.rate), load(g, i, j), p))
 
 
 @inlined
@@ -203,8 +203,14 @@ def without_subnormal(x):
     A moment that decays without a gradient, of an input that is seldom not zero, would get there
     and stay.
     """
-    least = fill(x, 2.0**-1022) if is_double(x) else fill(x, 2.0**-126)
-    return choose_less(absolute(x), least, fill(x, 0.0), x)
+    return choose_normal(x, x, fill(x, 0.0))
+
+
+@inlined
+def mean_square(v):
+    """v as it is kept: at most half of the largest number, and never subnormal."""
+    high = fill(v, 2.0**1023) if is_double(v) else fill(v, 2.0**127)
+    return choose_normal(v, choose_less(high, v, high, v), fill(v, 0.0))
 
 
 @kernel
@@ -213,30 +219,30 @@ def momentum(theta, m, g, rule):
 
     B. T. Polyak (1964) has no gradient_rate; I. Sutskever et al. (ICML 2013) have, for Nesterov's.
     """
+    shrink(theta, rule)
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
             p, gradient = load(theta, i, j), load(g, i, j)
             velocity = fma(fill(p, rule.decay_1), load(m, i, j), gradient)
             velocity = without_subnormal(velocity)
             store(m, i, j, velocity)
-            p = fma(fill(p, -rule.rate), velocity, fill(p, rule.shrink) * p)
+            p = fma(fill(p, -rule.rate), velocity, p)
             store(theta, i, j, fma(fill(p, -rule.gradient_rate), gradient, p))
 
 
 @inlined
 def root(x):
-    """sqrt(x) for finite x >= 0 within an ULP, by multiplications: the divider is slow.
+    """sqrt(x) for normal x > 0 within an ULP, by multiplications: the divider is slow.
 
-    A small x is scaled, so that nothing on the way is subnormal: that would be slow too.
+    Newton's step from s = x y, where y is about 1 / sqrt(x), adds y (x - s**2) / 2. The difference
+    may be subnormal, and slow too; so its product with y is made of two exact remainders.
     """
-    half, most, small = fill(x, 0.5), fill(x, 1.5), fill(x, SMALL)
-    scaled_x = choose_less(x, small, x * fill(x, UP * UP), x)
-    y = guess_inverse_root(scaled_x + fill(x, TINY))
+    half, one, most = fill(x, 0.5), fill(x, 1.0), fill(x, 1.5)
+    y = guess_inverse_root(x)
     for _ in range(ROOT_STEPS):  # Newton: the error is 1.5 times its own square
-        y = y * fma(-(half * scaled_x * y), y, most)
-    s = scaled_x * y
-    s = fma(fma(-s, s, scaled_x), half * y, s)
-    return choose_less(x, small, s * fill(x, 1.0 / UP), s)
+        y = y * fma(-(half * y), x * y, most)
+    s = x * y
+    return fma(fma(s, fma(-s, y, one), fma(x, y, -s)), half, s)
 
 
 @inlined
@@ -250,56 +256,59 @@ def quotient(a, b):
 
 
 @inlined
-def scaled_gradient(g, v, rule):
-    """g / (sqrt(v root**2 + epsilon_inside) + epsilon_outside).
+def move(p, step, v, rule):
+    """p - step / UP / (sqrt(v root**2 + epsilon_inside) + epsilon_outside).
 
-    In float32, an infinite v is taken for the largest number.
+    In float32 epsilon_inside is at least the smallest normal number, as any v is that is not zero:
+    then no root is of zero.
     """
-    inside = fma(v, fill(v, rule.root * rule.root), fill(v, rule.epsilon_inside))
-    outside = fill(v, rule.epsilon_outside)
+    inside, outside = rule.epsilon_inside / rule.root**2, fill(v, rule.epsilon_outside / rule.root)
     if is_double(v):
-        return g / (square_root(inside) + outside)
-    high = fill(v, LARGEST)
-    return quotient(g, root(choose_less(high, inside, high, inside)) + outside)
+        step = step / (square_root(v + fill(v, inside)) + outside)
+    else:
+        step = quotient(step, root(v + fill(v, max(inside, 2.0**-126))) + outside)
+    return fma(fill(p, -1.0 / (UP * rule.root)), step, p)
 
 
 @kernel
 def scaled(theta, v, g, rule):
-    """v <- decay_2 v + gain_2 g**2; theta <- shrink theta - rate `scaled_gradient(g, v)`.
+    """v <- decay_2 v + gain_2 g**2; theta <- `move(shrink theta, rate g, v)`.
 
     Adagrad (J. Duchi et al., JMLR 2011) and RMSProp (T. Tieleman, G. Hinton, 2012).
     """
+    shrink(theta, rule)
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
             p, gradient = load(theta, i, j), load(g, i, j)
             second = fill(p, rule.decay_2) * load(v, i, j)
-            second = without_subnormal(fma(fill(p, rule.gain_2) * gradient, gradient, second))
+            second = mean_square(fma(fill(p, rule.gain_2) * gradient, gradient, second))
             store(v, i, j, second)
-            step = scaled_gradient(gradient, second, rule)
-            store(theta, i, j, fma(fill(p, -rule.rate), step, fill(p, rule.shrink) * p))
+            step = fill(p, UP * rule.rate) * gradient
+            store(theta, i, j, move(p, step, second, rule))
 
 
 @kernel
 def adam(theta, m, v, g, rule):
     """m <- m + (1 - decay_1)(g - m), v <- v + gain_2 (g**2 - v), then
-    theta <- shrink theta - `scaled_gradient(rate m + gradient_rate g, v)`.
+    theta <- `move(shrink theta, rate m + gradient_rate g, v)`.
 
     D. P. Kingma, J. Ba (ICLR 2015), algorithm 1: rate = alpha / (1 - beta1**t) and
     root = 1 / sqrt(1 - beta2**t). Shrink: I. Loshchilov, F. Hutter (ICLR 2019); gradient_rate:
     T. Dozat (ICLR workshop 2016).
     """
+    shrink(theta, rule)
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
             p, gradient = load(theta, i, j), load(g, i, j)
             first, second = load(m, i, j), load(v, i, j)
-            first = fma(fill(p, 1.0 - rule.decay_1), gradient - first, first)
-            second = fma(fill(p, rule.gain_2), fma(gradient, gradient, -second), second)
-            first, second = without_subnormal(first), without_subnormal(second)
+            first = without_subnormal(fma(fill(p, 1.0 - rule.decay_1), gradient - first, first))
+            change = fma(gradient, gradient, -second)
+            second = mean_square(fma(fill(p, rule.gain_2), change, second))
             store(m, i, j, first)
             store(v, i, j, second)
-            step = fma(fill(p, rule.gradient_rate), gradient, fill(p, rule.rate) * first)
-            step = scaled_gradient(step, second, rule)
-            store(theta, i, j, fma(fill(p, rule.shrink), p, -step))
+            step = fill(p, UP * rule.rate) * first
+            step = fma(fill(p, UP * rule.gradient_rate), gradient, step)
+            store(theta, i, j, move(p, step, second, rule))
 
 
 @kernel

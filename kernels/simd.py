@@ -199,6 +199,25 @@ def choose_less(a: Any, b: Any, yes: Any, no: Any) -> Any:
     return np.where(a < b, yes, no)
 
 
+def _choose_normal(typing: Any, x: Any, yes: Any, no: Any) -> Any:
+    # No float is compared, since subnormal ones are slow: only their exponent is zero.
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        kind, (mantissa, bias) = vector.llvm_integers, _exponent(vector)
+        exponents = ir.Constant(kind, [(2 * bias + 1) << mantissa] * vector.lanes)
+        bits = builder.and_(builder.bitcast(values[0], kind), exponents)
+        is_normal = builder.icmp_unsigned("!=", bits, ir.Constant(kind, [0] * vector.lanes))
+        return builder.select(is_normal, *values[1:])
+
+    return signature(x, x, yes, no), codegen
+
+
+@compiles_to(_choose_normal)
+def choose_normal(x: Any, yes: Any, no: Any) -> Any:
+    """Lane by lane: `no` where x is smaller than every normal number, else `yes`."""
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, no, yes)
+
+
 def _call_avx512(builder: Any, vector: Vector, name: str, values: Sequence[Any]) -> Any:
     """Call the instruction of that name on whole 64-byte vectors."""
     suffix = "ps" if vector.dtype.bitwidth == 32 else "pd"
