@@ -10,6 +10,7 @@ import math
 from ._jit import kernel
 from .plan import TENSOR_COPIES, TENSOR_LENGTH, TENSOR_OFFSET
 from .simd import matrix, square_sum
+from .team import share
 
 NONE, EACH, ALL = range(3)
 CHUNK = 8192  # elements of a sum: whole cache lines
@@ -26,15 +27,19 @@ def sum_of_squares(g):
 
 @kernel
 def measure(plan, work, gradient, threads):
-    """Sum of squares of each chunk of each tensor, this thread's, to work.norms."""
-    number = 0
+    """Sum of squares of each chunk of each tensor, this thread's, to work.norms.
+
+    Its chunks lie side by side, so most are of what it has written itself.
+    """
+    first = 0
     for tensor in plan.tensors:
-        for low in range(0, tensor[TENSOR_LENGTH], CHUNK):
-            if number % threads == work.member:
-                length = min(CHUNK, tensor[TENSOR_LENGTH] - low)
-                g = matrix(gradient, tensor[TENSOR_OFFSET] + low, 1, length, length)
-                work.norms[number] = sum_of_squares(g) / tensor[TENSOR_COPIES]
-            number += 1
+        chunks = (tensor[TENSOR_LENGTH] + CHUNK - 1) // CHUNK
+        low, high = share(chunks, 1, work.member, threads)
+        for chunk in range(low, high):
+            length = min(CHUNK, tensor[TENSOR_LENGTH] - chunk * CHUNK)
+            g = matrix(gradient, tensor[TENSOR_OFFSET] + chunk * CHUNK, 1, length, length)
+            work.norms[first + chunk] = sum_of_squares(g) / tensor[TENSOR_COPIES]
+        first += chunks
 
 
 @kernel

@@ -42,7 +42,7 @@ from .norm import (
     row_moments,
     row_sums,
 )
-from .optimizer import add, apply, fill_rows, is_plain_descent, keep, penalize, with_rate
+from .optimizer import KEEP, add, apply, fill_rows, is_plain_descent, keep, penalty, with_rate
 from .plan import (
     ACTIVATION,
     BATCH_NORM,
@@ -578,7 +578,8 @@ def learn_bias(plan, work, sink, p, layer, low, high):
 def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low, high):
     """Hand rows top to bottom of dW, columns low to high, to the rule, a few vectors at a time.
 
-    Plain gradient descent takes each tile while it is in registers, else a strip is made in L1.
+    Plain gradient descent takes each tile while it is in registers, else a strip is made in L1, or
+    where it is kept. The penalty's gradient is what the sums of a strip begin with.
     The first columns of the first layer ask for the upcoming rows, so that they arrive while there
     is much to compute.
     """
@@ -607,30 +608,34 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 rows, first = min(STRIP_ROWS, bottom - top - i), done
                 while done < features.shape[0] and features[done] < i + rows:
                     done += 1
-                listed = features[first:done]
                 a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
                 ahead = ahead_of(work, upcoming, is_first, a, top + i, top + i + rows)
-                strip_gradient(plan, work, a, b, listed, i, rows, ahead)
                 place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
-                g = matrix(work.private, plan.strip, width, rows * v, rows * v)
+                flat, at, stride = work.private, plan.strip, rows * v
+                if rule.code == KEEP:
+                    flat, at, stride = sink.parameters.gradient, place, inputs * v
+                g = matrix(flat, at, width, rows * v, stride)
+                c = panels(flat, at, width, rows, stride, v)
+                start = panels(work.private, plan.zeros, width, 1, 0, v)
                 if is_penalized:
-                    penalize(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
-                apply(rule, sink.parameters, place, inputs * v, g)
+                    penalty(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
+                    start = c
+                elif done - first < rows:
+                    fill_rows(g, 0.0)
+                places = places_of(work, features[first:done], i)
+                multiply_transposed(c, a, b, start, places, ahead)
+                if rule.code != KEEP:
+                    apply(rule, sink.parameters, place, inputs * v, g)
         j += width * v
 
 
-@kernel
-def strip_gradient(plan, work, a, b, features, first, rows, ahead):
-    """Rows first to first + rows of a^T b to the strip, in panels; those not listed are zero."""
-    width, v = b.shape[0], lanes(b)
-    strip = panels(work.private, plan.strip, width, rows, rows * v, v)
-    count = features.shape[0]
-    places = work.features[work.features.shape[0] - STRIP_ROWS :][:count]
-    for n in range(count):
+@glue
+def places_of(work, features, first):
+    """Where the features of a strip, which begins with `first`, are in it; in scratch."""
+    places = work.features[work.features.shape[0] - STRIP_ROWS :][: features.shape[0]]
+    for n in range(features.shape[0]):
         places[n] = features[n] - first
-    if count < rows:
-        fill_rows(matrix(work.private, plan.strip, width, rows * v, rows * v), 0.0)
-    multiply_transposed(strip, a, b, zeros_of(plan, work, width * v), places, ahead)
+    return places
 
 
 @glue

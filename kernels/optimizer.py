@@ -140,12 +140,12 @@ def add(gradient, g):
 
 
 @kernel
-def scale(g, factor):
-    """g <- factor g."""
+def scale(scaled, g, factor):
+    """scaled <- factor g; it may be g."""
     for i in range(g.shape[0]):
         for j in range(0, g.shape[1], lanes(g)):
             x = load(g, i, j)
-            store(g, i, j, fill(x, factor) * x)
+            store(scaled, i, j, fill(x, factor) * x)
 
 
 @kernel
@@ -160,14 +160,16 @@ def clamp(g, limit):
 
 
 @kernel
-def penalize(g, theta, l2, l1):
-    """g <- g + l2 theta + l1 sign(theta), where sign(0) = 0."""
-    for i in range(g.shape[0]):
-        for j in range(0, g.shape[1], lanes(g)):
-            p = load(theta, i, j)
-            zero, size = fill(p, 0.0), fill(p, l1)
-            slope = choose_less(zero, p, size, choose_less(p, zero, -size, zero))
-            store(g, i, j, fma(fill(p, l2), p, load(g, i, j)) + slope)
+def penalty(g, theta, l2, l1):
+    """g <- l2 theta + l1 sign(theta), where sign(0) = 0."""
+    scale(g, theta, l2)
+    if l1 > 0.0:
+        for i in range(g.shape[0]):
+            for j in range(0, g.shape[1], lanes(g)):
+                p = load(theta, i, j)
+                zero, size = fill(p, 0.0), fill(p, l1)
+                slope = choose_less(zero, p, size, choose_less(p, zero, -size, zero))
+                store(g, i, j, load(g, i, j) + slope)
 
 
 @kernel
@@ -183,7 +185,7 @@ def average(mean, theta, decay):
 def shrink(theta, rule):
     """theta <- shrink theta: only AdamW does, and a factor in a rule's loop would cost all."""
     if rule.shrink != 1.0:
-        scale(theta, rule.shrink)
+        scale(theta, theta, rule.shrink)
 
 
 @kernel

@@ -26,9 +26,10 @@ from .plan import (
     borrowed_workspace,
     logits_of,
     rate_of,
+    strip_of,
 )
 from .random import shuffle
-from .simd import atomic_load, atomic_store, borrow, matrix
+from .simd import atomic_load, atomic_store, borrow, lanes, matrix
 from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, PAUSE, SAMPLES, STOP, barrier, share
 
 AT_ONCE, AFTER_STEP = 1, 2  # what ABORT_EVEN and ABORT_ODD say: when all threads leave
@@ -102,6 +103,7 @@ def update(plan, work, parameters, rule, job, team):
         clip.measure(plan, work, parameters.gradient, job.threads)
         barrier(team, job.threads)
     factor, chunk = 1.0, 0
+    block = machine.STRIP_ROWS * lanes(parameters.theta)  # stays in L1 while it is scaled and used
     if job.clip == clip.ALL:
         factor = clip.factor(work.norms, job.limit)
     for tensor in plan.tensors:
@@ -111,12 +113,15 @@ def update(plan, work, parameters, rule, job, team):
             factor = clip.factor(work.norms[chunk : chunk + chunks], job.limit)
             chunk += chunks
         low, high = share(length, UPDATE_GRAIN, work.member, job.threads)
-        if low < high:
-            g = matrix(parameters.gradient, offset + low, 1, high - low, high - low)
+        own = with_rate(rule, rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN]))
+        for at in range(low, high, block):
+            size = min(block, high - at)
+            g = matrix(parameters.gradient, offset + at, 1, size, size)
             if factor != 1.0:
-                scale(g, factor)
-            own = with_rate(rule, rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN]))
-            apply(own, parameters, offset + low, high - low, g)
+                scaled = strip_of(plan, work, size)
+                scale(scaled, g, factor)
+                g = scaled
+            apply(own, parameters, offset + at, size, g)
     barrier(team, job.threads)
 
 

@@ -426,29 +426,53 @@ def first_lanes(count: int, inside: Any, outside: Any) -> Any:
     return np.where(np.arange(len(inside)) < count, inside, outside)
 
 
+SQUARE_SUMS = 8  # sums that do not wait for each other
+
+
 def _square_sum(typing: Any, m: Any, row: Any) -> Any:
-    vector = Vector(m.dtype)
-    wide = ir.VectorType(ir.DoubleType(), vector.lanes)
+    wide = Vector(types.float64)
+    narrow = ir.VectorType(_scalar(m.dtype), wide.lanes)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         view = context.make_array(sig.args[0])(context, builder, values[0])
         columns = cgutils.unpack_tuple(builder, view.shape)[1]
-        total = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * vector.lanes))
-        with cgutils.for_range_slice(builder, INT64(0), columns, INT64(vector.lanes)) as (j, _):
+        nothing = ir.Constant(wide.llvm, [0.0] * wide.lanes)
+        totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(SQUARE_SUMS)]
+
+        def add_square(total: Any, j: Any) -> None:
             pointer, _ = element_pointer(context, builder, sig.args[0], values[0], values[1], j)
-            x = load_from(builder, vector, pointer)
-            x = x if vector.dtype.bitwidth == 64 else builder.fpext(x, wide)
-            builder.store(builder.fadd(builder.load(total), builder.fmul(x, x)), total)
-        return fold(builder, builder.load(total), vector.lanes, builder.fadd)
+            place = builder.bitcast(pointer, narrow.as_pointer())
+            x = builder.load(place, align=m.dtype.bitwidth // 8)
+            x = x if m.dtype.bitwidth == 64 else builder.fpext(x, wide.llvm)
+            builder.store(emit_fma(builder, wide, x, x, builder.load(total)), total)
+
+        step = INT64(SQUARE_SUMS * wide.lanes)
+        end = builder.mul(builder.sdiv(columns, step), step)
+        with cgutils.for_range_slice(builder, INT64(0), end, step) as (j, _):
+            for n, total in enumerate(totals):
+                add_square(total, builder.add(j, INT64(n * wide.lanes)))
+        with cgutils.for_range_slice(builder, end, columns, INT64(wide.lanes)) as (j, _):
+            add_square(totals[0], j)
+        sums = [builder.load(total) for total in totals]
+        while len(sums) > 1:
+            half = len(sums) // 2
+            sums = [builder.fadd(*pair) for pair in zip(sums[:half], sums[half:], strict=True)]
+        return fold(builder, sums[0], wide.lanes, builder.fadd)
 
     return signature(types.float64, m, types.int64), codegen
 
 
 @compiles_to(_square_sum)
 def square_sum(m: Any, row: int) -> float:
-    """Sum of the squares of a row, in float64: lane by lane, then of the lanes."""
-    parts = np.square(m[row].astype(np.float64)).reshape(-1, lanes(m)).sum(axis=0)
-    return float(_halve(parts, np.add))
+    """Sum of the squares of a row, in float64: vectors in turn to eight sums, then all lanes.
+
+    The first of the sums takes what is left over.
+    """
+    parts = np.square(m[row].astype(np.float64)).reshape(-1, machine.VECTOR_BYTES // 8)
+    whole = len(parts) // SQUARE_SUMS * SQUARE_SUMS
+    sums = parts[:whole].reshape(-1, SQUARE_SUMS, parts.shape[1]).sum(axis=0)
+    sums[0] += parts[whole:].sum(axis=0)
+    return float(_halve(_halve(sums, np.add), np.add))
 
 
 # --- memory

@@ -87,7 +87,7 @@ BROKEN = {
         ("table[layer, GAIN] + low, width, dgain)", "table[layer, GAIN] + low, width, dshift)"),
         ("if top == 0 and bottom > 0:", "if False:"),
         ("fill(total, 0.0) if is_centered else total", "fill(total, 0.0)"),
-        ("if count < rows:", "if False:"),
+        ("elif done - first < rows:", "elif False:"),
         ("places[n] = features[n] - first", "places[n] = n"),
         ("multiply_by(da, da, input_mask_of(plan, work, p, low, high))", "pass"),
         ("scale_columns(part, part, row_of(plan, theta, 0, GAIN, low, high))", "pass"),

@@ -133,13 +133,13 @@ def test_clamp(dtype: type, limit: float) -> None:
 
 @DTYPES
 @pytest.mark.parametrize(("l2", "l1"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.2), (0.3, 0.2)])
-def test_penalize(dtype: type, l2: float, l1: float) -> None:
+def test_penalty(dtype: type, l2: float, l1: float) -> None:
     g, theta = matrices(dtype, 2)
     theta[1, ::3] = 0
-    expected = g.copy()
+    expected = np.zeros_like(g)
     reference.penalize(expected, theta, l2, l1)
     unchanged = theta.copy()
-    optimizer.penalize(g, theta, l2, l1)
+    optimizer.penalty(g, theta, l2, l1)
     eps = 4 * np.finfo(dtype).eps
     np.testing.assert_allclose(g, expected, rtol=eps, atol=eps)
     np.testing.assert_array_equal(theta, unchanged)
@@ -149,14 +149,19 @@ def test_penalize(dtype: type, l2: float, l1: float) -> None:
 @DTYPES
 def test_penalty_of_zero_is_zero(dtype: type) -> None:
     """So the padding stays zero."""
-    g, theta = np.zeros((2, LINE), dtype), np.zeros((2, LINE), dtype)
-    optimizer.penalize(g, theta, 0.5, 0.5)
+    g, theta = np.ones((2, LINE), dtype), np.zeros((2, LINE), dtype)
+    optimizer.penalty(g, theta, 0.5, 0.5)
     assert not g.any()
 
 
 @DTYPES
 def test_scale(dtype: type) -> None:
-    both("scale", matrices(dtype, 1), 0.3)
+    scaled, g = matrices(dtype, 2)
+    optimizer.scale(scaled, g, 0.3)
+    np.testing.assert_array_equal(scaled, g * dtype(0.3))
+    assert (scaled.base[[0, 6]] == 7).all()
+    optimizer.scale(g, g, 0.3)
+    np.testing.assert_array_equal(g, scaled)
 
 
 @DTYPES

@@ -105,7 +105,7 @@ def square_sums(out, x):
 
 @DTYPES
 def test_square_sum(dtype: type) -> None:
-    x = np.random.default_rng(3).normal(size=(5, 6 * vector_lanes(dtype))).astype(dtype)
+    x = np.random.default_rng(3).normal(size=(5, 22 * vector_lanes(dtype))).astype(dtype)
     out = np.empty(5)
     square_sums(out, x)
     np.testing.assert_allclose(out, np.square(x, dtype=np.float64).sum(axis=1), rtol=1e-14)
