@@ -136,6 +136,8 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 @compiles_to(_fma)
 def fma(a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once (twice where the CPU has no FMA instruction)."""
+    if a.dtype == np.float32:  # whose products are exact in float64
+        return (a.astype(np.float64) * b + c).astype(np.float32)
     return a * b + c
 
 
@@ -184,6 +186,67 @@ def broadcast_scalar(builder: Any, kind: ir.VectorType, scalar: Any) -> Any:
 def fill(like: Any, value: float) -> Any:
     """A vector of the type of `like` with `value`, rounded to its dtype, in each lane."""
     return np.full_like(like, value)
+
+
+def polynomial(single: Sequence[float], double: Sequence[float]) -> Any:
+    """The operation x -> c[0] + c[1] x + ..., by Horner's rule, with coefficients of each dtype."""
+
+    def lowering(typing: Any, x: Any) -> Any:
+        coefficients = double if x.dtype.bitwidth == 64 else single
+
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            vector = sig.args[0]
+            *rest, total = (ir.Constant(vector.llvm, [c] * vector.lanes) for c in coefficients)
+            for c in reversed(rest):
+                total = emit_fma(builder, vector, total, values[0], c)
+            return total
+
+        return signature(x, x), codegen
+
+    @compiles_to(lowering)
+    def evaluate(x: Any) -> Any:
+        *rest, total = (np.full_like(x, c) for c in (double if is_double(x) else single))
+        for c in reversed(rest):
+            total = fma(total, x, c)
+        return total
+
+    return evaluate
+
+
+def table(single: Sequence[float], double: Sequence[float] = (), shift: int = 0) -> Any:
+    """The operation x -> values[bits of x >> shift], of whose low bits as many count as are needed.
+
+    The values, for each dtype, fill one or two vectors. With AVX-512 alone.
+    """
+
+    def lowering(typing: Any, x: Any) -> Any:
+        values = double if x.dtype.bitwidth == 64 else single
+
+        def codegen(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            vector = sig.args[0]
+            kind, count = vector.llvm_integers, vector.lanes
+            bits = builder.bitcast(arguments[0], kind)
+            bits = builder.lshr(bits, ir.Constant(kind, [shift] * count))
+            first, *second = (
+                ir.Constant(vector.llvm, values[n : n + count])
+                for n in range(0, len(values), count)
+            )
+            if second:
+                return _call_avx512(builder, vector, "vpermi2var", [first, bits, *second])
+            name = f"llvm.x86.avx512.permvar.{'s' if count == 16 else 'd'}f.512"
+            function = ir.FunctionType(vector.llvm, [vector.llvm, kind])
+            function = cgutils.get_or_insert_function(builder.module, function, name)
+            return builder.call(function, [first, bits])
+
+        return signature(x, x), codegen
+
+    @compiles_to(lowering)
+    def look_up(x: Any) -> Any:
+        values = np.array(double if is_double(x) else single, x.dtype)
+        bits = x.view(f"u{x.itemsize}") >> shift
+        return values[bits & (len(values) - 1)]
+
+    return look_up
 
 
 def _choose_less(typing: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
@@ -332,8 +395,11 @@ def _scale_instruction(builder: Any, vector: Vector, a: Any, n: Any) -> Any:
 
 @compiles_to(_scale)
 def scale(a: Any, n: Any) -> Any:
-    """a 2**n for integral n, rounded once; a 2**(n / 2) must be a normal number, or a zero."""
-    return np.ldexp(a, n.astype(np.int32))
+    """a 2**n for integral n, rounded once; a 2**(n / 2) must be a normal number, or a zero.
+
+    With AVX-512, n may be any number, and is rounded down.
+    """
+    return np.ldexp(a, np.floor(n).astype(np.int32))
 
 
 def _is_double(typing: Any, a: Any) -> Any:
@@ -347,6 +413,26 @@ def _is_double(typing: Any, a: Any) -> Any:
 def is_double(a: Any) -> bool:
     """Whether a vector's or array's dtype is float64: a constant once compiled."""
     return bool(a.dtype == np.float64)
+
+
+def by_dtype(single: Any, double: Any) -> Any:
+    """The operation that is one kernel for vectors of float32 and another one for float64."""
+
+    def lowering(typing: Any, x: Any) -> Any:
+        kernel = types.Dispatcher(double if x.dtype.bitwidth == 64 else single)
+        resolved = typing.resolve_function_type(kernel, (x,), {})
+
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            function = context.get_function(kernel, resolved)
+            return function(builder, values)
+
+        return resolved, codegen
+
+    @compiles_to(lowering)
+    def call(x: Any) -> Any:
+        return double(x) if is_double(x) else single(x)
+
+    return call
 
 
 def _check_dtype(typing: Any, array: Any, like: Any) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastmlp.kernels import machine
 from fastmlp.kernels import team as kernel_team
-from fastmlp.kernels._jit import kernel
+from fastmlp.kernels._jit import JIT_DISABLED, kernel
 from fastmlp.kernels.simd import (
     GUESS_RECIPROCAL,
     GUESS_ROOT,
@@ -28,6 +28,7 @@ from fastmlp.kernels.simd import (
     atomic_load,
     atomic_store,
     borrow,
+    by_dtype,
     choose_less,
     copy_sign,
     fill,
@@ -43,11 +44,13 @@ from fastmlp.kernels.simd import (
     matrix,
     panels,
     pause,
+    polynomial,
     power_of_two,
     scale,
     square_root,
     square_sum,
     store,
+    table,
     transpose_block,
 )
 from fastmlp.kernels.team import barrier, share
@@ -111,6 +114,9 @@ def test_square_sum(dtype: type) -> None:
     np.testing.assert_allclose(out, np.square(x, dtype=np.float64).sum(axis=1), rtol=1e-14)
 
 
+trinomial = polynomial(single=(3.0, 0.0, -2.0), double=(-1.0, 4.0, 1.0, 2.0))
+doubled_or_negated = by_dtype(kernel(lambda a: a + a), kernel(lambda a: -a))
+
 OPERATIONS = {
     "add": (elementwise(kernel(lambda a, b, c: a + b)), lambda a, b, c: a + b),
     "subtract": (elementwise(kernel(lambda a, b, c: a - b)), lambda a, b, c: a - b),
@@ -147,6 +153,14 @@ OPERATIONS = {
         elementwise(kernel(lambda a, b, c: copy_sign(a, b))),
         lambda a, b, c: np.copysign(a, b),
     ),
+    "polynomial": (
+        elementwise(kernel(lambda a, b, c: trinomial(a))),
+        lambda a, b, c: 3 - 2 * a**2 if a.dtype == np.float32 else -1 + 4 * a + a**2 + 2 * a**3,
+    ),
+    "by_dtype": (
+        elementwise(kernel(lambda a, b, c: doubled_or_negated(a))),
+        lambda a, b, c: 2 * a if a.dtype == np.float32 else -a,
+    ),
     "is_double": (
         elementwise(kernel(lambda a, b, c: b if is_double(a) else c)),
         lambda a, b, c: b if a.dtype == np.float64 else c,
@@ -164,6 +178,47 @@ def test_elementwise_operation(name: str, dtype: type) -> None:
     out = np.full((1, x.shape[1]), np.nan, dtype)
     compiled(out, x)
     np.testing.assert_array_equal(out, [meaning(*x)])
+
+
+with_tables = pytest.mark.skipif(not machine.HAS_AVX512, reason="tables need AVX-512")
+NUMBERS = [float(n) ** 2 for n in range(32)]
+TABLES = {
+    # entries of float32, shift
+    "one vector": (16, 0),
+    "two vectors": (32, 0),
+    "shifted": (32, 20),
+}
+
+
+@with_tables
+@DTYPES
+@pytest.mark.parametrize("name", TABLES)
+def test_table(name: str, dtype: type) -> None:
+    """For any bits of x, with half as many entries for float64."""
+    count, shift = TABLES[name]
+    look_up = elementwise(kernel(_of_first(table(NUMBERS[:count], NUMBERS[: count // 2], shift))))
+    unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    shape = 3, vector_lanes(dtype)
+    x = np.random.default_rng(1).integers(0, np.iinfo(unsigned).max, shape, unsigned)
+    out = np.full((1, x.shape[1]), np.nan, dtype)
+    look_up(out, x.view(dtype))
+    count = count if dtype is np.float32 else count // 2
+    np.testing.assert_array_equal(out[0], np.square((x[0] >> shift) % count).astype(dtype))
+
+
+def _of_first(operation: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, b, c: operation(a)
+
+
+@with_tables
+@DTYPES
+def test_scale_rounds_fractions_down(dtype: type) -> None:
+    compiled, _ = OPERATIONS["scale"]
+    x = np.ones((3, vector_lanes(dtype)), dtype)
+    x[0] = np.linspace(-2, 2, x.shape[1], endpoint=False)
+    out = np.zeros((1, x.shape[1]), dtype)
+    compiled(out, x)
+    np.testing.assert_array_equal(out[0], np.exp2(np.floor(x[0])))
 
 
 @DTYPES
@@ -204,11 +259,12 @@ def test_scale_rounds_once(dtype: type) -> None:
             np.testing.assert_array_equal(out[0], np.ldexp(mantissas, n))
 
 
-@pytest.mark.jit
 @DTYPES
 def test_fma_rounds_once(dtype: type) -> None:
     if not machine.HAS_FMA:
         pytest.skip("the kernels are compiled without fused multiply-add")
+    if JIT_DISABLED and dtype is np.float64:
+        pytest.skip("NumPy has no fused multiply-add")
     eps = np.finfo(dtype).eps
     x = np.ones((3, vector_lanes(dtype)), dtype)
     x[0], x[1], x[2] = 1 + eps, 1 - eps, -1
