@@ -8,18 +8,39 @@ at both ends, so nothing overflows, and the tail at negative z keeps its relativ
 but mish, h is a function of |z|, so that f'(z) is h'(|z|) or 1 - h'(|z|).
 """
 
+import numpy as np
+
 from ._jit import inlined, kernel
 from .elementwise import (
     exp_parts,
+    exp_terms_of_sum,
     exp_times,
     expm1,
-    expm1_and_exp,
+    expm1_parts,
     gaussian_times,
+    gelu_terms,
+    inverse,
     log1p_parts,
     logistic_parts,
+    rounded_sum,
+    sum_times_gaussian,
     tail_ratio,
+    tanh_terms,
 )
-from .simd import absolute, choose_less, copy_sign, fill, fma, is_double, lanes, load, scale, store
+from .machine import HAS_AVX512
+from .simd import (
+    absolute,
+    by_dtype,
+    choose_less,
+    copy_sign,
+    fill,
+    fma,
+    is_double,
+    lanes,
+    load,
+    scale,
+    store,
+)
 
 (
     IDENTITY,
@@ -62,11 +83,16 @@ SELU_LEFT = 1.7580993408473768599402175208123
 # 1 / sqrt(2 pi)
 DENSITY = 0.39894228040143267794
 # gelu_tanh is z / (1 + e**-s) with s = 2 sqrt(2 / pi) (z + 0.044715 z**3)
-TANH_LINEAR, TANH_CUBIC = 1.59576912160573071176, 0.07135481627260024995
+TANH_LINEAR, TANH_CUBIC = 1.5957691216057307118, 0.0713548162726002487763
+# what float32 and float64 cut off there
+LINEAR_RESTS = TANH_LINEAR - float(np.float32(TANH_LINEAR)), -9.96930880911092e-17
+CUBIC_RESTS = TANH_CUBIC - float(np.float32(TANH_CUBIC)), -6.175149918155315e-19
 # beyond these |z|, h is 0 in float32 and float64
 EXP_LIMITS = 120.0, 760.0
 NORMAL_LIMITS = 15.0, 39.0
 TANH_LIMITS = 12.0, 22.0
+# within the last segments of the tables for float32, where tanh is 1 and h is 0
+TANH_END, GELU_END = 9.9, 14.9
 
 
 @inlined
@@ -101,7 +127,8 @@ def relu_slope(a):
 @inlined
 def sigmoid(x):
     """1 / (1 + e**-x), from e**-|x|, which does not overflow."""
-    n, h, d, rest = logistic_parts(below_zero(x))
+    n, p, rest = exp_parts(below_zero(x))
+    h, d, rest = logistic_parts(n, p, rest)
     h = scale(fma(d, rest, h), n)
     return choose_less(x, fill(x, 0.0), h, fill(x, 1.0) - h)
 
@@ -113,10 +140,23 @@ def sigmoid_slope(a):
 
 
 @inlined
-def tanh(x):
+def _tanh_of_segments(x):
+    large, small = tanh_terms(magnitude(x, fill(x, TANH_END)))
+    return copy_sign(large + small, x)
+
+
+@inlined
+def _tanh_of_exp(x):
     """(1 - e) / (1 + e) with e = e**(-2 |x|), and the sign of x."""
-    top, e = expm1_and_exp(absolute(x) * fill(x, -2.0))
-    return copy_sign(top / (e + fill(x, 1.0)), x)
+    top, rest = expm1_parts(-absolute(x + x))
+    d = inverse(top + fill(x, 2.0))
+    a = top * d
+    # what a (2 + top + rest) lacks for top + rest
+    lack = fma(-a, top, fma(fill(x, -2.0), a, top)) + fma(-a, rest, rest)
+    return copy_sign(fma(lack, d, a), x)
+
+
+tanh = by_dtype(_tanh_of_segments, _tanh_of_exp) if HAS_AVX512 else _tanh_of_exp
 
 
 @inlined
@@ -153,10 +193,12 @@ def rectifier_slope(x, slope):
 
 
 @inlined
-def elu(x, right, left):
-    """Right x where x > 0, else left (e**x - 1)."""
+def elu(x, right, left, left_rest):
+    """Right x where x > 0, else (left + its rest) (e**x - 1)."""
     zero = fill(x, 0.0)
-    return choose_less(zero, x, right * x, left * expm1(choose_less(zero, x, zero, x)))
+    y, rest = expm1_parts(choose_less(zero, x, zero, x))
+    y = fma(left, y, fma(left, rest, left_rest * y))
+    return choose_less(zero, x, right * x, y)
 
 
 @inlined
@@ -179,10 +221,22 @@ def gate_slope(x, dh):
 
 
 @inlined
-def gelu(x):
+def _gelu_of_segments(x):
+    """x Phi(x); near 0, where the terms are not positive, x/2 - t (Phi(-t) - 1/2)."""
+    t = magnitude(x, fill(x, GELU_END))
+    large, small = gelu_terms(t)
+    start = choose_less(fill(x, 0.0), large, relu(x), x * fill(x, 0.5))
+    return start - sum_times_gaussian(large, small, t)
+
+
+@inlined
+def _gelu_of_series(x):
     """x Phi(x): h = t Phi(-t)."""
     t = magnitude(x, fill(x, NORMAL_LIMITS[1] if is_double(x) else NORMAL_LIMITS[0]))
     return relu(x) - gaussian_times(t * tail_ratio(t), t)
+
+
+gelu = by_dtype(_gelu_of_segments, _gelu_of_series) if HAS_AVX512 else _gelu_of_series
 
 
 @inlined
@@ -200,11 +254,23 @@ def tanh_exponent(t):
 
 @inlined
 def gelu_tanh(x):
-    """x / (1 + e**-s): h = t e / (1 + e) with e = e**-s."""
+    """x / (1 + e**-s): h = t e / (1 + e) with e = e**-s, s being a sum of two."""
     t = magnitude(x, fill(x, TANH_LIMITS[1] if is_double(x) else TANH_LIMITS[0]))
-    s = t * tanh_exponent(t)
-    one = fill(x, 1.0)
-    return relu(x) - exp_times(t / (exp_times(one, -s) + one), -s)
+    linear, cubic = fill(x, -TANH_LINEAR), fill(x, -TANH_CUBIC)
+    linear_rest = fill(x, -LINEAR_RESTS[1] if is_double(x) else -LINEAR_RESTS[0])
+    cubic_rest = fill(x, -CUBIC_RESTS[1] if is_double(x) else -CUBIC_RESTS[0])
+    square = t * t
+    product = cubic * square
+    factor = product + linear
+    back = factor - product
+    rest = ((product - (factor - back)) + (linear - back)) + linear_rest
+    rest = fma(cubic_rest, square, rest) + fma(cubic, square, -product)
+    rest = fma(cubic, fma(t, t, -square), rest)
+    s = factor * t
+    n, large, small = exp_terms_of_sum(s, fma(rest, t, fma(factor, t, -s)))
+    p, rest = rounded_sum(large, small)
+    h, d, rest = logistic_parts(n, p, rest)
+    return relu(x) - scale(fma(t, h, t * d * rest), n)
 
 
 @inlined
@@ -222,7 +288,8 @@ def gelu_tanh_slope(x):
 def silu(x):
     """x / (1 + e**-x): h = |x| / (1 + e**|x|); here t = -|x|, so -h is added."""
     t = below_zero(x)
-    n, h, d, rest = logistic_parts(t)
+    n, p, rest = exp_parts(t)
+    h, d, rest = logistic_parts(n, p, rest)
     return relu(x) + scale(fma(t, h, t * d * rest), n)
 
 
@@ -230,7 +297,8 @@ def silu(x):
 def silu_slope(x):
     """h' = s (1 + t (1 - s)) with s = 1 / (1 + e**-t), t = -|x|."""
     t = below_zero(x)
-    n, h, d, rest = logistic_parts(t)
+    n, p, rest = exp_parts(t)
+    h, d, rest = logistic_parts(n, p, rest)
     one = fill(x, 1.0)
     h = fma(d, rest, h)
     return gate_slope(x, scale(h * fma(t, one - scale(h, n), one), n))
@@ -349,10 +417,11 @@ def _rectifier_backward_loop(da, z, parameter, slopes, per_unit):
 
 @kernel
 def _elu_loop(a, z, right, left):
+    rest = 0.0 if is_double(z) else left - np.float32(left)
     for i in range(z.shape[0]):
         for j in range(0, z.shape[1], lanes(z)):
             x = load(z, i, j)
-            store(a, i, j, elu(x, fill(x, right), fill(x, left)))
+            store(a, i, j, elu(x, fill(x, right), fill(x, left), fill(x, rest)))
 
 
 @kernel

@@ -1,12 +1,19 @@
 """exp, expm1, log1p, the logistic function and the normal tail on vectors, both dtypes.
 
-Polynomials alone, no library calls. Argument reduction after W. J. Cody and W. Waite, *Software
-Manual for the Elementary Functions* (1980): x = n ln 2 + r with |r| <= ln(2)/2, ln 2 in two parts
-so that n * high is exact. The coefficients of exp, log1p and 1 / (1 + u) come from
-`tools/minimax.py`; log1p uses the series of 2 atanh(f / (2 + f)).
+Polynomials and tables, no library calls. Argument reduction after W. J. Cody and W. Waite,
+*Software Manual for the Elementary Functions* (1980): x = n ln 2 + r with |r| <= ln(2)/2, ln 2 in
+two parts so that n * high is exact. The coefficients of exp, log1p and 1 / (1 + u), and the tables,
+come from `tools/minimax.py`; log1p uses the series of 2 atanh(f / (2 + f)).
+
+Where AVX-512 permutes vectors, tables shorten the polynomials. For exp, n is then a multiple of
+1/16 (float64: 1/8), r that much smaller, and the fraction of 2**n is looked up: P. T. P. Tang,
+*Table-driven implementation of the exponential function in IEEE floating-point arithmetic*, ACM
+Transactions on Mathematical Software 15 (1989). For tanh and GELU in float32 they hold polynomials
+on 32 segments.
 
 Where a result is rounded but used further, what the rounding cut off is kept beside it as its
-`rest`: names in `_parts` return such pairs.
+`rest`: names in `_parts` return such pairs. Names in `_terms` return the last two terms of a sum
+that has not been rounded yet, the large one first.
 
 The normal tail Phi(-t) is e**(-t**2/2) / (t + 4) times a function that varies little, approximated
 as M. M. Shepherd and J. G. Laframboise do in *Chebyshev Approximation of (1 + 2x) exp(x**2) erfc x
@@ -15,7 +22,19 @@ in 0 <= x < infinity*, Mathematics of Computation 36 (1981): by a Chebyshev seri
 """
 
 from ._jit import inlined
-from .simd import choose_less, fill, fma, is_double, power_of_two, scale
+from .machine import HAS_AVX512
+from .simd import (
+    choose_less,
+    fill,
+    fma,
+    guess_reciprocal,
+    is_double,
+    polynomial,
+    power_of_two,
+    scale,
+    table,
+)
+from .tables import GELU, RESTS_DOUBLE, RESTS_SINGLE, ROOTS, TANH
 
 LOG2_E = 1.4426950408889634
 # ln 2 = high + low, high with enough trailing zeros for an exact product with any exponent
@@ -31,106 +50,183 @@ EXPM1_LIMIT = 60.0
 SPLIT_SINGLE, SPLIT_DOUBLE = 1.5 * 2.0**15, 1.5 * 2.0**32
 # where (t - a) / (t + a), the variable of the tail's polynomial, is 0
 TAIL_CENTRE = 4.0
+# of the exponent's fraction that is looked up
+STEPS_SINGLE, STEPS_DOUBLE = (16, 8) if HAS_AVX512 else (1, 1)
+# the segments' tables begin at 0 with the interval of numbers t + 17/16 from 17/16 to 9/8; which
+# interval it is tell their last two bits of the exponent and first three of the mantissa
+SEGMENT_OFFSET, SEGMENT_SHIFT = 1.0625, 20
+
+# of (e**r - 1 - r) / r**2 = 1/2 + ... for |r| <= ln(2)/2 the odd powers and the even ones, in r**2;
+# and all of it for the 16th part of that (float64: the 8th)
+_exp_even = polynomial(
+    single=(0.04166636106, 0.001394061544),
+    double=(
+        0.04166666666666651,
+        0.001388888888896208,
+        2.4801587173118004e-05,
+        2.755740218719431e-07,
+        2.087545113329376e-09,
+    ),
+)
+_exp_odd = polynomial(
+    single=(0.1666666637, 0.008333389434, 0.0001984583522),
+    double=(
+        0.16666666666666677,
+        0.008333333333321707,
+        0.000198412698859243,
+        2.7557244419881547e-06,
+        2.5108961726211282e-08,
+    ),
+)
+_short_exp_series = polynomial(
+    single=(0.5000161924, 0.1666703119),
+    double=(
+        0.5000000000000301,
+        0.16666666666667296,
+        0.041666666569448584,
+        0.008333333318060555,
+        0.0013889782804521885,
+        0.00019842421326500675,
+    ),
+)
+_root, _root_rest = table(ROOTS, ROOTS[::2]), table(RESTS_SINGLE, RESTS_DOUBLE)
 
 
 @inlined
-def _reduce(x):
-    """n, high and low with x = n ln 2 + high + low; high is exact."""
-    if is_double(x):
-        magic = fill(x, ROUND_DOUBLE)
-        n = fma(x, fill(x, LOG2_E), magic) - magic
-        high = fma(n, fill(x, -LN2_HIGH_DOUBLE), x)
-        low = n * fill(x, -LN2_LOW_DOUBLE)
-    else:
-        magic = fill(x, ROUND_SINGLE)
-        n = fma(x, fill(x, LOG2_E), magic) - magic
-        high = fma(n, fill(x, -LN2_HIGH_SINGLE), x)
-        low = n * fill(x, -LN2_LOW_SINGLE)
-    return n, high, low
+def rounded_sum(large, small):
+    """The sum and its rest, exactly (T. J. Dekker, Numerische Mathematik 18, 1971)."""
+    total = large + small
+    return total, (large - total) + small
 
 
 @inlined
-def _exp_series(r):
-    """(e**r - 1 - r) / r**2."""
-    if is_double(r):
-        p = fill(r, 2.087545113329376e-09)
-        p = fma(p, r, fill(r, 2.5108961726211282e-08))
-        p = fma(p, r, fill(r, 2.755740218719431e-07))
-        p = fma(p, r, fill(r, 2.7557244419881547e-06))
-        p = fma(p, r, fill(r, 2.4801587173118004e-05))
-        p = fma(p, r, fill(r, 0.000198412698859243))
-        p = fma(p, r, fill(r, 0.001388888888896208))
-        p = fma(p, r, fill(r, 0.008333333333321707))
-        p = fma(p, r, fill(r, 0.04166666666666651))
-        p = fma(p, r, fill(r, 0.16666666666666677))
-    else:
-        p = fill(r, 0.0001984583522)
-        p = fma(p, r, fill(r, 0.001394061544))
-        p = fma(p, r, fill(r, 0.008333389434))
-        p = fma(p, r, fill(r, 0.04166636106))
-        p = fma(p, r, fill(r, 0.1666666637))
-    return fma(p, r, fill(r, 0.5))
+def _reduce(x, rounding):
+    """n, high and bits with x = n ln 2 + high + n `_ln2_rest`; high is exact.
+
+    Adding and subtracting `rounding` makes n of x log2(e); bits is the sum.
+    """
+    bits = fma(x, fill(x, LOG2_E), rounding)
+    n = bits - rounding
+    ln2_high = fill(x, LN2_HIGH_DOUBLE if is_double(x) else LN2_HIGH_SINGLE)
+    return n, fma(-n, ln2_high, x), bits
+
+
+@inlined
+def _ln2_rest(x):
+    """Of -ln 2."""
+    return fill(x, -LN2_LOW_DOUBLE if is_double(x) else -LN2_LOW_SINGLE)
+
+
+@inlined
+def _reduce_whole(x):
+    """n, high and low with x = n ln 2 + high + low and whole n."""
+    n, high, _ = _reduce(x, fill(x, ROUND_DOUBLE if is_double(x) else ROUND_SINGLE))
+    return n, high, n * _ln2_rest(x)
+
+
+@inlined
+def _reduce_to_steps(x):
+    """n, high and bits, n being a multiple of a step."""
+    steps = fill(x, ROUND_DOUBLE / STEPS_DOUBLE if is_double(x) else ROUND_SINGLE / STEPS_SINGLE)
+    return _reduce(x, steps)
+
+
+@inlined
+def _exp_series(r, start):
+    """e**r - 1 - r + start for |r| <= ln(2)/2; two short chains are done before a long one is."""
+    square = r * r
+    p = fma(fma(_exp_even(square), r, _exp_odd(square)), r, fill(r, 0.5))
+    return fma(square, p, start)
 
 
 @inlined
 def _expm1_reduced(high, low):
-    """exp(r) - 1 for r = high + low, |r| <= ln(2)/2: high + (low + r**2 (1/2! + r/3! + ...))."""
-    r = high + low
-    return high + fma(r * r, _exp_series(r), low)
+    """e**r - 1 for r = high + low, |r| <= ln(2)/2."""
+    return high + _exp_series(high + low, low)
+
+
+@inlined
+def _terms_of_series(r, bits):
+    return fill(r, 1.0), _exp_series(r, r)
+
+
+@inlined
+def _terms_of_table(r, bits):
+    root = _root(bits)
+    return root, fma(root, fma(r * r, _short_exp_series(r), r), _root_rest(bits))
+
+
+# large and small with 2**(n - floor(n)) e**r = large + small
+_terms = _terms_of_table if HAS_AVX512 else _terms_of_series
 
 
 @inlined
 def exp_parts(x):
-    """n, p and rest with e**x = 2**n (p + rest); the rest is below an ULP of p."""
-    n, high, _ = _reduce(x)
-    r = fma(n, fill(x, -LN2_LOW_DOUBLE if is_double(x) else -LN2_LOW_SINGLE), high)
-    q = fma(r * r, _exp_series(r), r)
-    one = fill(x, 1.0)
-    p = one + q
-    return n, p, (one - p) + q
+    """n, p and rest with e**x = 2**floor(n) (p + rest); the rest is below an ULP of p."""
+    n, high, bits = _reduce_to_steps(x)
+    large, small = _terms(fma(n, _ln2_rest(x), high), bits)
+    p, rest = rounded_sum(large, small)
+    return n, p, rest
 
 
 @inlined
-def _inverse(u):
-    """1 / (1 + u) for 0 <= u <= 1, to 14 bits (float64: 28), and not below 1/2."""
-    p = fill(u, -0.1013599139)
-    p = fma(p, u, fill(u, 0.4107107574))
-    p = fma(p, u, fill(u, -0.7647636096))
-    p = fma(p, u, fill(u, 0.9515294561))
-    p = fma(p, u, fill(u, -0.9960618164))
-    p = fma(p, u, fill(u, 0.9999452456))
-    if is_double(u):
-        one = fill(u, 1.0)
-        p = fma(p, fma(-(u + one), p, one), p)
-    return p
-
-
-@inlined
-def logistic_parts(x):
-    """n, h, d and rest with 1 / (1 + e**-x) = 2**n (h + d rest) and d = 1 / (1 + e**x), x <= 0.
-
-    The rest is that of h (1 + e) = p, for h = p d as it was rounded; p - h is exact, as 2 h >= p.
-    """
-    n, p, rest = exp_parts(x)
-    e = scale(p, n)
-    d = _inverse(e)
-    h = p * d
-    return n, h, d, fma(rest, d, fma(-e, h, p - h))
+def exp_terms_of_sum(x, y):
+    """n, large and small with e**(x + y) = 2**floor(n) (large + small), for a y that is small."""
+    n, high, bits = _reduce_to_steps(x)
+    large, small = _terms(high + fma(n, _ln2_rest(x), y), bits)
+    return n, large, small
 
 
 @inlined
 def exp(x):
     """e**x; 0 and infinity where it underflows and overflows, NaN for NaN."""
     limit = fill(x, EXP_LIMIT_DOUBLE if is_double(x) else EXP_LIMIT_SINGLE)
-    n, p, _ = exp_parts(choose_less(x, -limit, -limit, choose_less(limit, x, limit, x)))
+    x = choose_less(limit, x, limit, x)
+    n, p, _ = exp_parts(choose_less(x, -limit, -limit, x))
     return scale(p, n)
 
 
 @inlined
 def exp_times(factor, x):
     """factor e**x for -160 <= x <= 0 (float64: -1400), also where e**x alone is subnormal or 0."""
-    n, high, low = _reduce(x)
+    n, high, low = _reduce_whole(x)
     return scale(fma(factor, _expm1_reduced(high, low), factor), n)
+
+
+# 1 / (1 + u)
+_inverse_series = polynomial(
+    *2 * [(0.9999452456, -0.9960618164, 0.9515294561, -0.7647636096, 0.4107107574, -0.1013599139)]
+)
+
+
+@inlined
+def _inverse_of_series(v):
+    return _inverse_series(v - fill(v, 1.0))
+
+
+_guess_inverse = guess_reciprocal if HAS_AVX512 else _inverse_of_series
+
+
+@inlined
+def inverse(v):
+    """1 / v for 1 <= v <= 2, to 14 bits (float64: 28)."""
+    p = _guess_inverse(v)
+    if is_double(v):
+        p = fma(p, fma(-v, p, fill(v, 1.0)), p)
+    return p
+
+
+@inlined
+def logistic_parts(n, p, rest):
+    """h, d and low with e / (1 + e) = 2**floor(n) (h + d low) for e = 2**floor(n) (p + rest) <= 1.
+
+    d is about 1 / (1 + e). Low is what h (1 + e) = p + rest lacks for h = p d as it was rounded;
+    p - h is nearly exact, as 2 h is hardly less than p.
+    """
+    e = scale(p, n)
+    d = inverse(e + fill(p, 1.0))
+    h = p * d
+    return h, d, fma(rest, d, fma(-e, h, p - h))
 
 
 @inlined
@@ -139,9 +235,52 @@ def gaussian_times(factor, t):
     magic = fill(t, SPLIT_DOUBLE if is_double(t) else SPLIT_SINGLE)
     head = (t + magic) - magic
     half = fill(t, -0.5)
-    n, high, low = _reduce(head * head * half)
+    n, high, low = _reduce_whole(head * head * half)
     low = fma(head - t, fma(half, head - t, head), low)
     return scale(fma(factor, _expm1_reduced(high, low), factor), n)
+
+
+_tail_series = polynomial(
+    single=(
+        0.7552851308,
+        -0.6078966577,
+        0.3871373514,
+        -0.1865213272,
+        0.06039774295,
+        -0.007544809488,
+        -0.003490089865,
+        0.001643380756,
+        0.0001715175442,
+        -0.0002292788296,
+        -5.034439572e-05,
+    ),
+    double=(
+        0.7552851304157515,
+        -0.6078966419718921,
+        0.3871374007422147,
+        -0.186521857959659,
+        0.060396574890927764,
+        -0.007540188966673124,
+        -0.0034796923671979656,
+        0.0016308184568438854,
+        0.0001333443101408164,
+        -0.00023109492958876522,
+        -1.9082429161357464e-06,
+        3.514466162725137e-05,
+        7.165990534208174e-07,
+        -5.920109799721969e-06,
+        -6.29508343694983e-07,
+        1.0214618696615973e-06,
+        2.714643213193074e-07,
+        -1.549133718099133e-07,
+        -8.502508176663362e-08,
+        1.3320772310367773e-08,
+        1.9374886380522798e-08,
+        1.8447535232485742e-09,
+        -2.4545235044259033e-09,
+        -6.956493025352831e-10,
+    ),
+)
 
 
 @inlined
@@ -149,45 +288,7 @@ def tail_ratio(t):
     """Phi(-t) e**(t**2/2) for 0 <= t <= 15 (float64: 39), Phi the normal distribution function."""
     one = fill(t, 1.0)
     w = one / (t + fill(t, TAIL_CENTRE))
-    q = fma(t + t, w, -one)
-    if is_double(t):
-        p = fill(q, -6.956493025352831e-10)
-        p = fma(p, q, fill(q, -2.4545235044259033e-09))
-        p = fma(p, q, fill(q, 1.8447535232485742e-09))
-        p = fma(p, q, fill(q, 1.9374886380522798e-08))
-        p = fma(p, q, fill(q, 1.3320772310367773e-08))
-        p = fma(p, q, fill(q, -8.502508176663362e-08))
-        p = fma(p, q, fill(q, -1.549133718099133e-07))
-        p = fma(p, q, fill(q, 2.714643213193074e-07))
-        p = fma(p, q, fill(q, 1.0214618696615973e-06))
-        p = fma(p, q, fill(q, -6.29508343694983e-07))
-        p = fma(p, q, fill(q, -5.920109799721969e-06))
-        p = fma(p, q, fill(q, 7.165990534208174e-07))
-        p = fma(p, q, fill(q, 3.514466162725137e-05))
-        p = fma(p, q, fill(q, -1.9082429161357464e-06))
-        p = fma(p, q, fill(q, -0.00023109492958876522))
-        p = fma(p, q, fill(q, 0.0001333443101408164))
-        p = fma(p, q, fill(q, 0.0016308184568438854))
-        p = fma(p, q, fill(q, -0.0034796923671979656))
-        p = fma(p, q, fill(q, -0.007540188966673124))
-        p = fma(p, q, fill(q, 0.060396574890927764))
-        p = fma(p, q, fill(q, -0.186521857959659))
-        p = fma(p, q, fill(q, 0.3871374007422147))
-        p = fma(p, q, fill(q, -0.6078966419718921))
-        p = fma(p, q, fill(q, 0.7552851304157515))
-    else:
-        p = fill(q, -5.034439572e-05)
-        p = fma(p, q, fill(q, -0.0002292788296))
-        p = fma(p, q, fill(q, 0.0001715175442))
-        p = fma(p, q, fill(q, 0.001643380756))
-        p = fma(p, q, fill(q, -0.003490089865))
-        p = fma(p, q, fill(q, -0.007544809488))
-        p = fma(p, q, fill(q, 0.06039774295))
-        p = fma(p, q, fill(q, -0.1865213272))
-        p = fma(p, q, fill(q, 0.3871373514))
-        p = fma(p, q, fill(q, -0.6078966577))
-        p = fma(p, q, fill(q, 0.7552851308))
-    return p * w
+    return _tail_series(fma(t + t, w, -one)) * w
 
 
 @inlined
@@ -197,20 +298,67 @@ def normal_tail(t):
 
 
 @inlined
-def expm1_and_exp(x):
-    """e**x - 1 for x <= 0, without cancellation near 0, and e**x, but at least e**-60."""
+def expm1_parts(x):
+    """e**x - 1 for x <= 0 and its rest, without cancellation near 0."""
     limit = fill(x, -EXPM1_LIMIT)
-    n, high, low = _reduce(choose_less(x, limit, limit, x))
-    power = power_of_two(n)
-    q = _expm1_reduced(high, low)
-    return fma(power, q, power - fill(x, 1.0)), fma(power, q, power)
+    n, high, low = _reduce_whole(choose_less(x, limit, limit, x))
+    q, q_rest = rounded_sum(high, _exp_series(high + low, low))
+    power, one = power_of_two(n), fill(x, 1.0)
+    start = power - one
+    result = fma(power, q, start)
+    rest = fma(power, q, start - result) + (power - (start + one))
+    return result, fma(power, q_rest, rest)
 
 
 @inlined
 def expm1(x):
     """e**x - 1 for x <= 0, without cancellation near 0."""
-    result, _ = expm1_and_exp(x)
-    return result
+    result, rest = expm1_parts(x)
+    return result + rest
+
+
+def _on_segments(rows):
+    """The operation t -> c[0] and c[1] (t - c) + c[2] (t - c)**2 + ... of a segment, in float32."""
+    turned = [rows[(n + 8) % 32] for n in range(32)]  # 1.0's exponent ends in 11
+    centre, c0, c1, c2, c3, c4, c5 = (
+        table(column, shift=SEGMENT_SHIFT) for column in zip(*turned, strict=True)
+    )
+
+    @inlined
+    def terms(t):
+        u = t + fill(t, SEGMENT_OFFSET)
+        d = t - centre(u)
+        p = fma(fma(fma(c5(u), d, c4(u)), d, c3(u)), d, c2(u))
+        return c0(u), fma(d * d, p, c1(u) * d)
+
+    return terms
+
+
+tanh_terms, gelu_terms = _on_segments(TANH), _on_segments(GELU)
+
+
+@inlined
+def sum_times_gaussian(large, small, t):
+    """(large + small) e**(-t**2/2) for 0 <= t <= 15; the error is some roundings of small."""
+    half = t * fill(t, -0.5)
+    square = half * t
+    n, p, rest = exp_terms_of_sum(square, fma(half, t, -square))
+    return scale(fma(large, p, fma(large + small, rest, small * p)), n)
+
+
+# (2 atanh(s) - 2 s) / s**3 in s**2
+_atanh_series = polynomial(
+    single=(0.6666694631, 0.3995790932, 0.3035906395),
+    double=(
+        0.6666666666667268,
+        0.39999999996176866,
+        0.28571429392801023,
+        0.22222138688568188,
+        0.18186348975174585,
+        0.15250320833077816,
+        0.15367227727589267,
+    ),
+)
 
 
 @inlined
@@ -225,25 +373,14 @@ def log1p_parts(u, rest):
     s = f / (f + fill(u, 2.0))
     z = s * s
     if is_double(u):
-        p = fill(u, 0.15367227727589267)
-        p = fma(p, z, fill(u, 0.15250320833077816))
-        p = fma(p, z, fill(u, 0.18186348975174585))
-        p = fma(p, z, fill(u, 0.22222138688568188))
-        p = fma(p, z, fill(u, 0.28571429392801023))
-        p = fma(p, z, fill(u, 0.39999999996176866))
-        p = fma(p, z, fill(u, 0.6666666666667268))
         ln2_high, ln2_low = fill(u, LN2_HIGH_DOUBLE), fill(u, LN2_LOW_DOUBLE)
     else:
-        p = fill(u, 0.3035906395)
-        p = fma(p, z, fill(u, 0.3995790932))
-        p = fma(p, z, fill(u, 0.6666694631))
         ln2_high, ln2_low = fill(u, LN2_HIGH_SINGLE), fill(u, LN2_LOW_SINGLE)
     # 0.957 - u / 2 is near enough to 1 / (1 + u), the derivative
     rest = rest * fma(u, -half, fill(u, 0.957))
-    c = fma(s, fma(z, p, -f), choose_less(u, half, rest, rest + ln2_low))
+    c = fma(s, fma(z, _atanh_series(z), -f), choose_less(u, half, rest, rest + ln2_low))
     large, small = choose_less(u, half, u, ln2_high), choose_less(u, half, c, f + c)
-    high = large + small
-    return high, (large - high) + small
+    return rounded_sum(large, small)
 
 
 @inlined

@@ -1,10 +1,10 @@
 """The one table of machine numbers: what the CPU offers and what the kernels make of it.
 
-Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (guesses that Adam's roots and
-quotients begin with) and on what decides the order of sums: `VECTOR_BYTES` (a row of logits),
-`MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of large batches), `FEW_ROWS` and
-`WIDE_OUTPUT` (of small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed
-alone.
+Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (the tables of exp, tanh and GELU,
+and guesses that quotients and Adam's roots begin with) and on what decides the order of sums:
+`VECTOR_BYTES` (a row of logits), `MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of
+large batches), `FEW_ROWS` and `WIDE_OUTPUT` (of small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT`
+(logits). The rest is speed alone.
 """
 
 import os
@@ -73,5 +73,5 @@ IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
 ACCUMULATORS = SUMS[VECTOR_BYTES]
-# instructions for a 2**n, and for guesses of 1 / a and 1 / sqrt(a)
-HAS_AVX512 = IS_X86 and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))
+# instructions for a 2**n, for guesses of 1 / a and 1 / sqrt(a), and for looking up in vectors
+HAS_AVX512 = IS_X86 and HAS_FMA and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))

@@ -1,11 +1,12 @@
-"""Find the polynomials of kernels/elementwise.py: those whose largest error is smallest.
+"""Find the polynomials of kernels/elementwise.py and kernels/tables.py, of the least largest error.
 
-    python tools/minimax.py             # all of them, 20 s; needs mpmath and NumPy
+    python tools/minimax.py             # all of them, 100 s; needs mpmath and NumPy
 
 Each is p(x) = c[0] + c[1] x + ..., for which the largest weight(x) |p(x) - f(x)| on an interval is
 nearly as small as it can be, by C. L. Lawson's least squares: points are weighted anew by their
 errors until these swing between equal extremes (*Contributions to the theory of linear least
-maximum approximation*, thesis, UCLA 1961). Coefficients are then rounded to the dtype.
+maximum approximation*, thesis, UCLA 1961). Coefficients are then rounded to the dtype; those of
+the tables one after the other, each time finding those after it anew.
 """
 
 from collections.abc import Callable
@@ -15,18 +16,27 @@ import numpy as np
 
 mp.mp.dps = 50
 POINTS, ROUNDS = 150, 200
+SEGMENTS, SEGMENT_POINTS, SEGMENT_ROUNDS, DEGREE = 32, 40, 20, 5
 Function = Callable[[mp.mpf], mp.mpf]
 
 
-def lawson(f: Function, weight: Function, low: mp.mpf, high: mp.mpf, degree: int) -> list[mp.mpf]:
+def lawson(
+    f: Function,
+    weight: Function,
+    low: mp.mpf,
+    high: mp.mpf,
+    degree: int,
+    count: int = POINTS,
+    rounds: int = ROUNDS,
+) -> list[mp.mpf]:
     """Return the coefficients, lowest first."""
     middle, radius = (low + high) / 2, (high - low) / 2
-    points = [middle - radius * mp.cos(mp.pi * (2 * k + 1) / (2 * POINTS)) for k in range(POINTS)]
+    points = [middle - radius * mp.cos(mp.pi * (2 * k + 1) / (2 * count)) for k in range(count)]
     values = [f(x) for x in points]
     squares = [weight(x) ** 2 for x in points]
     powers = [[x**j for j in range(2 * degree + 1)] for x in points]
-    shares = [mp.mpf(1) / POINTS] * POINTS
-    for _ in range(ROUNDS):
+    shares = [mp.mpf(1) / count] * count
+    for _ in range(rounds):
         w = [share * square for share, square in zip(shares, squares, strict=True)]
         moments = [mp.fdot(w, (row[j] for row in powers)) for j in range(2 * degree + 1)]
         products = [a * y for a, y in zip(w, values, strict=True)]
@@ -70,6 +80,86 @@ def _inverse_weight(u: mp.mpf) -> mp.mpf:
     return (1 + u) * (1 - u)
 
 
+def _single(x: mp.mpf) -> mp.mpf:
+    return mp.mpf(float(np.float32(float(x))))
+
+
+def _edges(number: int) -> tuple[mp.mpf, mp.mpf]:
+    """Return where a segment begins and ends: t + 17/16 has eight in each octave."""
+
+    def edge(n: int) -> mp.mpf:
+        return (1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - mp.mpf(17) / 16
+
+    return max(edge(number), mp.mpf(0)), edge(number + 1)
+
+
+def _centre(f: Function, low: mp.mpf, high: mp.mpf, share: float) -> mp.mpf:
+    """Return the float32 about that share of the way where f is nearest to a float32."""
+    shares = [share + mp.mpf(n) / 1000 for n in range(-150, 151)]
+    points = [_single(low + (high - low) * share) for share in shares]
+    return min(points, key=lambda x: abs(_single(f(x)) - f(x)))
+
+
+def _segment(
+    f: Function, size: Function, number: int, centre: mp.mpf, known: list[mp.mpf]
+) -> list[mp.mpf]:
+    """Return the centre and the coefficients, the first ones known, for errors in parts of size."""
+    low, high = _edges(number)
+    c = list(known)
+    while len(c) <= DEGREE:
+        k = len(c)
+
+        def rest(d: mp.mpf, k: int = k) -> mp.mpf:
+            inner = sum(a * d**j for j, a in enumerate(c) if j > 0)
+            return (f(centre + d) - f(centre) - inner) / d**k
+
+        def weight(d: mp.mpf, k: int = k) -> mp.mpf:
+            return abs(d) ** k / size(centre + d)
+
+        found = lawson(
+            *(rest, weight, low - centre, high - centre),
+            *(DEGREE - k, SEGMENT_POINTS, SEGMENT_ROUNDS),
+        )
+        c.append(_single(found[0]))
+    return [centre, *c]
+
+
+def _tanh_rows() -> list[list[mp.mpf]]:
+    """In the first two rows tanh(t) = t + ..., from the 28th on it is 1."""
+    rows = [_segment(mp.tanh, mp.tanh, n, mp.mpf(0), [mp.mpf(0), mp.mpf(1)]) for n in range(2)]
+    for n in range(2, 27):
+        # far to the left, so that little is subtracted from the centre's value
+        centre = _centre(mp.tanh, *_edges(n), 0.25)
+        rows.append(_segment(mp.tanh, mp.tanh, n, centre, [_single(mp.tanh(centre))]))
+    return rows + [[mp.mpf(n == 1) for n in range(DEGREE + 2)]] * (SEGMENTS - len(rows))
+
+
+def _gelu_rows() -> list[list[mp.mpf]]:
+    """For small t, where the error counts in parts of t Phi(-t) as well, less t/2."""
+
+    def gaussian(t: mp.mpf) -> mp.mpf:
+        return mp.exp(t * t / 2)
+
+    def tail(t: mp.mpf) -> mp.mpf:
+        return t * mp.erfc(t / mp.sqrt(2)) / 2 * gaussian(t)
+
+    def less_half(t: mp.mpf) -> mp.mpf:
+        return -t * mp.erf(t / mp.sqrt(2)) / 2 * gaussian(t)
+
+    rows = [_segment(less_half, tail, 0, mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
+    for n in range(1, SEGMENTS):
+        f = less_half if n < 3 else tail
+        centre = _centre(f, *_edges(n), 0.5)
+        rows.append(_segment(f, tail, n, centre, [_single(f(centre))]))
+    return rows
+
+
+def _show_rows(name: str, rows: list[list[mp.mpf]]) -> None:
+    print(name)
+    for row in rows:
+        print(*(float(str(np.float32(float(x)))) + 0.0 for x in row))
+
+
 def _show(name: str, c: list[mp.mpf], dtype: type) -> None:
     print(name, dtype.__name__)
     for x in c:
@@ -82,6 +172,14 @@ def main() -> None:
     for dtype, degree in ((np.float32, 5), (np.float64, 10)):
         c = lawson(_expm1_series, _expm1_weight, -half, half, degree)
         _show("(e**r - 1 - r) / r**2", c, dtype)
+    for dtype, degree, steps in ((np.float32, 1, 16), (np.float64, 5, 8)):
+        c = lawson(_expm1_series, lambda r: r * r, -half / steps, half / steps, degree)
+        _show(f"the same on {steps} times shorter intervals, for e**r", c, dtype)
+    roots = [mp.mpf(2) ** (mp.mpf(n) / 16) for n in range(16)]
+    _show("2**(n/16)", roots, np.float64)
+    _show("2**(n/8) less that", [x - float(x) for x in roots[::2]], np.float64)
+    _show_rows("tanh(t)", _tanh_rows())
+    _show_rows("t Phi(-t) e**(t**2/2)", _gelu_rows())
     for dtype, degree in ((np.float32, 2), (np.float64, 6)):
         c = lawson(_atanh_series, _atanh_weight, mp.mpf(0), mp.mpf(1) / 25, degree)
         _show("(2 atanh(s) - 2 s) / s**3 in s**2", c, dtype)
