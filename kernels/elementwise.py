@@ -313,8 +313,8 @@ def expm1_parts(x):
 @inlined
 def expm1(x):
     """e**x - 1 for x <= 0, without cancellation near 0."""
-    result, rest = expm1_parts(x)
-    return result + rest
+    result, _ = expm1_parts(x)
+    return result
 
 
 def _on_segments(rows):
