@@ -40,7 +40,13 @@ from numba.core.runtime.nrt import rtsys
 
 from . import machine
 
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+# Kernels own nothing, so they count no references.
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "_nrt": False,
+}
 JIT_DISABLED = bool(config.DISABLE_JIT)
 
 PASSES = (
@@ -56,7 +62,6 @@ PASSES = (
     untyped_passes.DeadBranchPrune,
     typed_passes.NopythonTypeInference,
     typed_passes.PreLowerStripPhis,
-    typed_passes.IRLegalization,
     typed_passes.AnnotateTypes,
     typed_passes.NativeLowering,
     typed_passes.NoPythonBackend,
@@ -67,7 +72,7 @@ class Pipeline(CompilerBase):  # type: ignore[misc]
     """Numba's compiler without its passes for what kernels do not have.
 
     Those are closures, `with` blocks, calls of `literally`, loops over tuples of several types,
-    raising of exceptions, array expressions.
+    raising of exceptions, array expressions, variables that own something until they are deleted.
     """
 
     def define_pipelines(self) -> list[Any]:
@@ -78,17 +83,9 @@ class Pipeline(CompilerBase):  # type: ignore[misc]
         return [manager]
 
 
-# Kernels count no references (they own nothing), and only their twins are called from Python.
-KERNEL_OPTIONS = {
-    **OPTIONS,
-    "_nrt": False,
-    "no_cpython_wrapper": True,
-}
-
-
 def jitted(function: Callable[..., Any], **options: Any) -> Any:
     """The function as Numba compiles it when it is called."""
-    return njit(pipeline_class=Pipeline, **options)(function)
+    return njit(pipeline_class=Pipeline, **OPTIONS, **options)(function)
 
 
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
@@ -97,11 +94,9 @@ def kernel(function: Callable[..., Any], **options: Any) -> Any:
     Numba gives each function a wrapper that takes Python's arguments apart, which costs more than
     half of the compilation of a small one.
     """
-    dispatcher = jitted(function, **KERNEL_OPTIONS, **options)
+    dispatcher = jitted(function, no_cpython_wrapper=True, **options)
     if not JIT_DISABLED:
-        twin = functools.cache(
-            lambda: njit(**OPTIONS, pipeline_class=Pipeline, **options)(function)
-        )
+        twin = functools.cache(lambda: jitted(function, **options))
         dispatcher._compile_for_args = lambda *args, **kwargs: twin()
         dispatcher.add_overload = functools.partial(_add_overload, dispatcher)
     return dispatcher
@@ -361,7 +356,7 @@ def _warn_once(action: str, error: Exception) -> None:
 
 def entry(function: Callable[..., Any]) -> Any:
     """A function that Python calls, compiled in one module and cached on disk."""
-    dispatcher = jitted(function, **OPTIONS)
+    dispatcher = jitted(function)
     if not JIT_DISABLED:
         dispatcher._cache = KernelCache(function)
         compiler = dispatcher._compiler

@@ -11,7 +11,7 @@ from ._jit import entry, glue, kernel
 from .activation import ELU, LEAKY_RELU, PRELU, RELU, SELU, activation_forward
 from .dropout import draw_mask, multiply_by
 from .gemm import multiply
-from .loss import ABSOLUTE_ERROR, HUBER, PINBALL, borrowed_objective, loss_backward
+from .loss import ABSOLUTE_ERROR, HUBER, PINBALL, loss_backward
 from .norm import batch_norm_forward, layer_norm_forward, row_moments
 from .optimizer import keep
 from .plan import (
@@ -33,8 +33,6 @@ from .plan import (
     SLOPE_OF_LAYER,
     SLOPES,
     WEIGHT,
-    borrowed_plan,
-    borrowed_samples,
     has_scale,
     last_of,
     row_of,
@@ -294,20 +292,7 @@ def differences(bench, epsilon, numeric, bent):
     numeric float64 and bent int8 are in the layout of theta, which in the end is as it was. Return
     `roundness`.
     """
-    bench = Bench(
-        borrowed_plan(bench.plan),
-        borrow(bench.theta),
-        borrow(bench.running),
-        borrowed_samples(bench.samples),
-        borrowed_objective(bench.objective),
-        borrow(bench.starts),
-        borrow(bench.memory),
-        borrow(bench.scratch),
-        borrow(bench.rows),
-        borrow(bench.scores),
-        borrow(bench.before),
-        borrow(bench.target),
-    )
+    bench = borrow(bench)
     table = bench.plan.table
     begin(bench)
     if has_scale(bench.plan):

@@ -54,7 +54,7 @@ from .plan import (
     zeros_of,
 )
 from .scale import scale_columns
-from .simd import choose_less, fill, fma, lanes, load, matrix, store
+from .simd import borrow, choose_less, fill, fma, lanes, load, matrix, store
 
 # Regions of a layer among the tangents: of its outputs, of z, of xhat, mean(xhat RU), of its delta,
 # and scratch for f' and f''.
@@ -390,6 +390,8 @@ def hessian_product(
     H is the Hessian of scale sum_i w_i L_i. The plan is that of a team of one that keeps z of each
     hidden layer and has a backward pass; pass i takes samples.chosen from i plan.rows on.
     """
+    objective, plan, work = borrow(objective), borrow(plan), borrow(work)
+    samples, tangents = borrow(samples), borrow(tangents)
     last, total = last_of(plan), samples.chosen.shape[0]
     for number in range(first_pass, end_pass):
         first = number * plan.rows

@@ -15,7 +15,6 @@ from ._jit import inlined, kernel
 from .elementwise import exp, log1p
 from .simd import (
     absolute,
-    borrow,
     choose_less,
     fill,
     first_lanes,
@@ -62,18 +61,6 @@ class Objective(NamedTuple):
     delta: float
     quantiles: Any
     class_weights: Any
-
-
-@inlined
-def borrowed_objective(objective):
-    """The objective with borrowed arrays."""
-    return Objective(
-        objective.code,
-        objective.smoothing,
-        objective.delta,
-        borrow(objective.quantiles),
-        borrow(objective.class_weights),
-    )
 
 
 @inlined

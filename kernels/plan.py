@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import machine
 from ._jit import glue, inlined, kernel
-from .simd import borrow, lanes, matrix, panels
+from .simd import lanes, matrix, panels
 from .team import share
 
 # Columns of the layer table; row 0 is the input.
@@ -371,60 +371,3 @@ def target_of(plan, work):
     """A row of scratch as wide as the outputs."""
     ld = plan.table[last_of(plan), LD]
     return matrix(work.private, plan.target, 1, ld, ld)
-
-
-@glue
-def borrowed_plan(plan):
-    """The plan without ownership of its tables: threads do not contend for reference counts."""
-    return Plan(
-        borrow(plan.table),
-        borrow(plan.numbers),
-        borrow(plan.tensors),
-        plan.threads,
-        plan.groups,
-        plan.packed,
-        plan.narrow,
-        plan.training,
-        plan.rows,
-        plan.checkpoint_every,
-        plan.seed,
-        plan.partial,
-        plan.inputs,
-        plan.logits,
-        plan.strip,
-        plan.packed_deltas,
-        plan.transposed,
-        plan.zeros,
-        plan.target,
-    )
-
-
-@glue
-def borrowed_workspace(work):
-    """The workspace without ownership of its arrays."""
-    return Workspace(
-        work.member,
-        work.thread,
-        borrow(work.shared),
-        borrow(work.private),
-        borrow(work.running),
-        borrow(work.rows),
-        borrow(work.scores),
-        borrow(work.parts),
-        borrow(work.norms),
-        borrow(work.features),
-        borrow(work.pieces),
-        borrow(work.every),
-    )
-
-
-@glue
-def borrowed_samples(samples):
-    """The samples without ownership of their arrays."""
-    return Samples(
-        borrow(samples.x),
-        borrow(samples.labels),
-        borrow(samples.targets),
-        borrow(samples.weights),
-        borrow(samples.chosen),
-    )

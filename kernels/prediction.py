@@ -292,14 +292,7 @@ def predict(out, x, network, work):
     most = min((work.shape[0] - widest) // row_size, MICRO_BATCH)
     if most < 1:
         raise ValueError("work must have at least workspace_length(network) elements")
-    out, x, work = borrow(out), borrow(x), borrow(work)
-    network = Network(
-        borrow(network.theta),
-        borrow(network.running),
-        borrow(table),
-        borrow(network.numbers),
-        network.softmax,
-    )
+    network = borrow(network)
     finite = True
     for first in range(0, n, most):
         rows = min(most, n - first)

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import clip, machine
 from ._jit import entry, glue, kernel
-from .loss import borrowed_objective, row_weight
+from .loss import row_weight
 from .network import Sink, backward, forward, gather, loss_and_delta
 from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale, with_rate
 from .plan import (
@@ -21,9 +21,6 @@ from .plan import (
     TENSOR_OFFSET,
     Pass,
     Upcoming,
-    borrowed_plan,
-    borrowed_samples,
-    borrowed_workspace,
     logits_of,
     rate_of,
     strip_of,
@@ -207,8 +204,8 @@ def step(
             receiver = make_rule(KEEP if is_first else ADD, hyper, row)
         following = first + start + p.rows
         ahead = min(plan.rows, p.rows, order.shape[0] - following)
-        upcoming = Upcoming(samples.x, order, following, ahead)
-        sink = Sink(with_gradient(parameters, group), receiver)
+        upcoming = borrow(Upcoming(samples.x, order, following, ahead))
+        sink = borrow(Sink(with_gradient(parameters, group), receiver))
         backward(plan, work, sink, upcoming, team, p)
     if plan.groups > 1:  # nobody is in a pass any more: what stopped one stops all
         barrier(team, job.threads)
@@ -300,19 +297,9 @@ def run(
     begins there goes on with the same bits; after STOP not with batch norm, whose running
     statistics have seen the pass that was cut off.
     """
-    plan, work = borrowed_plan(plan), borrowed_workspace(work)
-    alone, alone_work = borrowed_plan(alone), borrowed_workspace(alone_work)
-    samples, others = borrowed_samples(samples), borrowed_samples(others)
-    objective = borrowed_objective(objective)
-    parameters = Parameters(
-        borrow(parameters.theta),
-        borrow(parameters.gradient),
-        borrow(parameters.first),
-        borrow(parameters.second),
-        borrow(parameters.average),
-    )
-    order, team, history, parts = borrow(order), borrow(team), borrow(history), borrow(parts)
-    outputs, hyper, schedule = borrow(outputs), borrow(hyper), borrow(schedule)
+    job, objective, plan, work = borrow(job), borrow(objective), borrow(plan), borrow(work)
+    alone, alone_work, parameters = borrow(alone), borrow(alone_work), borrow(parameters)
+    samples, others = borrow(samples), borrow(others)
     evaluated = parameters.average if parameters.average.shape[0] > 0 else parameters.theta
 
     total, passes, number = samples.chosen.shape[0], 0, 0

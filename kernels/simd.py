@@ -11,6 +11,7 @@ bounds: that is done in Python before a kernel is called.
 """
 
 import functools
+import hashlib
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,8 +21,20 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_getattr,
+    infer_global,
+    signature,
+)
+from numba.extending import (
+    intrinsic,
+    lower_builtin,
+    lower_getattr_generic,
+    models,
+    register_model,
+)
 
 from . import machine
 from ._jit import JIT_DISABLED, inlined
@@ -520,7 +533,7 @@ def _square_sum(typing: Any, m: Any, row: Any) -> Any:
     narrow = ir.VectorType(_scalar(m.dtype), wide.lanes)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        view = context.make_array(sig.args[0])(context, builder, values[0])
+        view = ArrayParts(context, builder, sig.args[0], values[0])
         columns = cgutils.unpack_tuple(builder, view.shape)[1]
         nothing = ir.Constant(wide.llvm, [0.0] * wide.lanes)
         totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(SQUARE_SUMS)]
@@ -564,36 +577,119 @@ def square_sum(m: Any, row: int) -> float:
 # --- memory
 
 
-def _disown(view: Any) -> Any:
-    """The array structure of a view without an owner, so without a reference count."""
-    view.meminfo = cgutils.get_null_value(view.meminfo.type)
-    view.parent = cgutils.get_null_value(view.parent.type)
-    return view._getvalue()
+class ArrayParts:
+    """The data, shape and strides in an array's structure, each taken out when it is asked for.
+
+    Numba's `make_array` would copy the structure to memory.
+    """
+
+    def __init__(self, context: Any, builder: Any, kind: types.Array, value: Any) -> None:
+        self._model, self._builder, self._value = context.data_model_manager[kind], builder, value
+
+    def __getattr__(self, name: str) -> Any:
+        return self._model.get(self._builder, self._value, name)
 
 
-def _borrow(typing: Any, array: Any) -> Any:
+class Borrowed(types.Type):  # type: ignore[misc]
+    """Numba type of a named tuple in the memory of a caller, handed on as one pointer.
+
+    By value it would be taken apart for each call, into as many as nine numbers for an array.
+    """
+
+    def __init__(self, kind: types.BaseNamedTuple) -> None:
+        self.kind = kind
+        self.fields = dict(zip(kind.fields, map(_borrowed_type, kind.types), strict=True))
+        self._places: dict[str, int] = {}
+        digest = hashlib.sha256(kind.name.encode()).hexdigest()[:12]  # the name itself is long
+        super().__init__(name=f"{kind.instance_class.__name__}({digest})")
+
+    def place_of(self, context: Any, field: str) -> int:
+        """Where a field begins, in words of 8 bytes; behind the last is the end."""
+        if not self._places:
+            place = 0
+            for name, kind in self.fields.items():
+                self._places[name] = place
+                place += (context.get_abi_sizeof(context.get_value_type(kind)) + 7) // 8
+            self._places[""] = place
+        return self._places[field]
+
+
+@register_model(Borrowed)
+class _BorrowedModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Borrowed) -> None:
+        super().__init__(manager, kind, INT64.as_pointer())
+
+
+def _field_pointer(context: Any, builder: Any, kind: Borrowed, value: Any, field: str) -> Any:
+    pointer = builder.gep(value, [INT64(kind.place_of(context, field))])
+    return builder.bitcast(pointer, context.get_value_type(kind.fields[field]).as_pointer())
+
+
+@infer_getattr
+class _BorrowedFields(AttributeTemplate):  # type: ignore[misc]
+    key = Borrowed
+
+    def generic_resolve(self, kind: Borrowed, field: str) -> Any:
+        return kind.fields.get(field)
+
+
+@lower_getattr_generic(Borrowed)
+def _load_field(context: Any, builder: Any, kind: Borrowed, value: Any, field: str) -> Any:
+    return builder.load(_field_pointer(context, builder, kind, value, field))
+
+
+def _borrowed_type(kind: Any) -> Any:
+    return Borrowed(kind) if isinstance(kind, types.BaseNamedTuple) else kind
+
+
+def _emit_borrow(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if not isinstance(kind, types.BaseNamedTuple):
+        return value
+    result = Borrowed(kind)
+    words = ir.ArrayType(INT64, result.place_of(context, ""))
+    memory = builder.bitcast(cgutils.alloca_once(builder, words), INT64.as_pointer())
+    for i, (name, field) in enumerate(zip(kind.fields, kind.types, strict=True)):
+        part = _emit_borrow(context, builder, field, builder.extract_value(value, i))
+        builder.store(part, _field_pointer(context, builder, result, memory, name))
+    return memory
+
+
+def _borrow(typing: Any, owned: Any) -> Any:
+    if not isinstance(owned, types.BaseNamedTuple):
+        return None
+
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        return _disown(context.make_array(sig.args[0])(context, builder, values[0]))
+        return _emit_borrow(context, builder, sig.args[0], values[0])
 
-    return signature(array, array), codegen
+    return signature(Borrowed(owned), owned), codegen
 
 
 @compiles_to(_borrow)
-def borrow(array: Any) -> Any:
-    """The same array without ownership: threads do not contend for its reference count."""
-    return array
+def borrow(owned: Any) -> Any:
+    """A named tuple, and those within it, in memory of this function, handed on as one pointer.
+
+    Each call in the source has one memory: what it borrowed before, in a loop, is gone.
+    """
+    return owned
 
 
 def _view(context: Any, builder: Any, result: Any, data: Any, shape: Any, strides: Any) -> Any:
     """A view without an owner on memory; strides are in elements."""
-    size = INT64(result.dtype.bitwidth // 8)
-    view = context.make_array(result)(context, builder)
-    view.data = data
-    view.shape = cgutils.pack_array(builder, shape)
-    view.strides = cgutils.pack_array(builder, [builder.mul(x, size) for x in strides])
-    view.itemsize = size
-    view.nitems = functools.reduce(builder.mul, shape)
-    return _disown(view)
+    size, nobody = INT64(result.dtype.bitwidth // 8), cgutils.get_null_value(cgutils.voidptr_t)
+    parts = {
+        "meminfo": nobody,
+        "parent": nobody,
+        "nitems": functools.reduce(builder.mul, shape),
+        "itemsize": size,
+        "data": data,
+        "shape": cgutils.pack_array(builder, shape),
+        "strides": cgutils.pack_array(builder, [builder.mul(x, size) for x in strides]),
+    }
+    model = context.data_model_manager[result]
+    view = ir.Constant(model.get_value_type(), ir.Undefined)
+    for name, part in parts.items():
+        view = model.set(builder, view, part, name)
+    return view
 
 
 def _matrix(typing: Any, flat: Any, offset: Any, rows: Any, columns: Any, stride: Any) -> Any:
@@ -601,7 +697,7 @@ def _matrix(typing: Any, flat: Any, offset: Any, rows: Any, columns: Any, stride
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         flat, offset, rows, columns, stride = values
-        source = context.make_array(sig.args[0])(context, builder, flat)
+        source = ArrayParts(context, builder, sig.args[0], flat)
         data = builder.gep(source.data, [offset])
         return _view(context, builder, result, data, [rows, columns], [stride, INT64(1)])
 
@@ -629,7 +725,7 @@ def _panels(
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         flat, offset, count, rows, panel_stride, row_stride = values
-        source = context.make_array(sig.args[0])(context, builder, flat)
+        source = ArrayParts(context, builder, sig.args[0], flat)
         data = builder.gep(source.data, [offset])
         strides = [panel_stride, row_stride, INT64(1)]
         return _view(context, builder, result, data, [count, rows, width], strides)
@@ -659,7 +755,7 @@ def element_pointer(
     context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any
 ) -> Any:
     """Pointer to element (row, column) of a matrix, and its row stride in elements."""
-    view = context.make_array(kind)(context, builder, value)
+    view = ArrayParts(context, builder, kind, value)
     stride = strides_of(builder, kind, view)[0]
     return builder.gep(view.data, [builder.add(builder.mul(row, stride), column)]), stride
 
@@ -820,7 +916,7 @@ def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -
 def _atomic(operation: Callable[..., Any], arity: int) -> Callable[..., Any]:
     def lowering(typing: Any, array: Any, index: Any, *value: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            view = context.make_array(sig.args[0])(context, builder, values[0])
+            view = ArrayParts(context, builder, sig.args[0], values[0])
             pointer = builder.gep(view.data, [values[1]])
             result = operation(builder, pointer, *values[2:])
             return context.get_dummy_value() if result is None else result

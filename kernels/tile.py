@@ -22,6 +22,7 @@ from . import machine
 from .simd import (
     TO_L2,
     TO_WRITE,
+    ArrayParts,
     Vector,
     broadcast_scalar,
     compiles_to,
@@ -56,7 +57,7 @@ class _Operand:
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any, column: Any) -> None:
         self._builder, self.vector = builder, Vector(kind.dtype)
-        view = context.make_array(kind)(context, builder, value)
+        view = ArrayParts(context, builder, kind, value)
         strides, lanes = strides_of(builder, kind, view), INT64(self.vector.lanes)
         self.rows, self.columns = cgutils.unpack_tuple(builder, view.shape)[-2:]
         self.stride, self.across = strides[-2], lanes
@@ -92,7 +93,7 @@ class _List:
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
         self._builder, self._view = builder, None
         if isinstance(kind, types.Array):
-            self._view = context.make_array(kind)(context, builder, value)
+            self._view = ArrayParts(context, builder, kind, value)
 
     def __getitem__(self, i: Any) -> Any:
         if self._view is None:

@@ -27,7 +27,6 @@ from fastmlp.kernels.simd import (
     atomic_add,
     atomic_load,
     atomic_store,
-    borrow,
     by_dtype,
     choose_less,
     copy_sign,
@@ -332,7 +331,7 @@ def test_first_lanes(dtype: type) -> None:
 @kernel
 def copy_vector(flat, to, source, rows, columns, stride, row, column):
     """Copy a vector between two matrices that lie in one flat array; return the number of lanes."""
-    m = matrix(borrow(flat), source, rows, columns, stride)
+    m = matrix(flat, source, rows, columns, stride)
     store(matrix(flat, to, rows, columns, stride), row, column, load(m, row, column))
     return lanes(m)
 
@@ -387,7 +386,7 @@ def test_panels(dtype: type) -> None:
 @DTYPES
 @pytest.mark.jit
 def test_matrix_holds_no_reference(dtype: type) -> None:
-    """Neither does `borrow`: the flat array is released when its owner lets it go."""
+    """The flat array is released when its owner lets it go."""
     flat = np.zeros(20 * vector_lanes(dtype), dtype)
     before = sys.getrefcount(flat)
     for _ in range(100):
