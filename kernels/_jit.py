@@ -37,6 +37,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
 from numba.core.postproc import PostProcessor
 from numba.core.runtime.nrt import rtsys
+from numba.core.types.functions import BaseFunction
 
 from . import machine
 
@@ -253,12 +254,15 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     parts: set[Any] = set()
     translations: dict[Any, Any] = {}
     loaded: list[Any] = []
+    resolved: dict[Any, Any] = {}
+    sizes: dict[Any, int] = {}
     get_executable = CPUContext.get_executable
-    optimize = JITCodeLibrary._optimize_final_module
-    finalize = JITCodeLibrary._finalize_final_module
+    finalize = JITCodeLibrary.finalize
     run_untyped_passes = InlineWorker.run_untyped_passes
     load_registries = CPUContext.load_additional_registries
     post_process = PostProcessor.run
+    sizeof = CPUContext.get_abi_sizeof
+    resolve = BaseFunction.get_call_type
 
     def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
         is_kernel = descriptor.modname.startswith(package)
@@ -268,7 +272,7 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         return get_executable(context, library, descriptor, environment)
 
     def simplify(library: Any, module: Any) -> None:
-        """Make a function small enough to be linked many times, not yet good."""
+        """Make a function small before it is linked and merged into others, not yet good."""
         module.data_layout = library._codegen._data_layout
         passes = create_new_module_pass_manager()
         passes.add_sroa_pass()
@@ -276,14 +280,19 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         passes.add_instruction_combine_pass()
         passes.run(module, library._codegen._pass_builder())
 
-    def optimize_whole(library: Any) -> None:
-        if library not in parts:
-            optimize(library)
-
     def finalize_whole(library: Any) -> None:
-        if library not in parts:
-            finalize(library)
-        library._finalized = True
+        """Link all kernels below an entry, each once; a kernel by itself stays as it is."""
+        if library in parts:
+            library._finalized = True
+            return
+        below = dict.fromkeys(library._linking_libraries)
+        pending = list(below)
+        while pending:
+            deeper = pending.pop()._linking_libraries
+            pending.extend(part for part in deeper if part not in below)
+            below.update(dict.fromkeys(deeper))
+        library._linking_libraries = list(below)
+        finalize(library)
 
     def translate(worker: Any, function: Any) -> Any:
         """Numba's IR of glue, made once, not for each place that it is merged into."""
@@ -297,8 +306,21 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
             loaded.append(context)
             load_registries(context)
 
-    def post_process_once(processor: Any, emit_dels: bool = False, **options: Any) -> None:
-        """Look for the last use of each variable where that is asked for, not after every pass."""
+    def resolve_once(function: Any, context: Any, args: Any, keywords: Any) -> Any:
+        """The signature of a call of one of Numba's functions or operators, or of an intrinsic."""
+        key = function, tuple(args), tuple(keywords.items())
+        if key not in resolved:
+            resolved[key] = resolve(function, context, args, keywords)
+        return resolved[key]
+
+    def sizeof_once(context: Any, kind: Any) -> Any:
+        """The size of an LLVM type, for which a module of its own is parsed."""
+        if kind not in sizes:
+            sizes[kind] = sizeof(context, kind)
+        return sizes[kind]
+
+    def skip_lifetimes(processor: Any, emit_dels: bool = False, **options: Any) -> None:
+        """Look for the last use of each variable only where that is asked for: not in a kernel."""
         if emit_dels:
             post_process(processor, emit_dels, **options)
         else:
@@ -312,15 +334,16 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
 
     replaced = {
         (CPUContext, "get_executable"): executable,
+        (CPUContext, "get_abi_sizeof"): sizeof_once,
         (CPUContext, "load_additional_registries"): load_once,
-        (PostProcessor, "run"): post_process_once,
+        (PostProcessor, "run"): skip_lifetimes,
+        (BaseFunction, "get_call_type"): resolve_once,
         # Glue is copied wherever it is merged into; what never changes need not be.
         (ir.Var, "__deepcopy__"): lambda variable, _: variable,
         (ir.Loc, "__deepcopy__"): lambda place, _: place,
         (ir.VarMap, "__deepcopy__"): copied_variables,
         (JITCodeLibrary, "_optimize_functions"): simplify,
-        (JITCodeLibrary, "_optimize_final_module"): optimize_whole,
-        (JITCodeLibrary, "_finalize_final_module"): finalize_whole,
+        (JITCodeLibrary, "finalize"): finalize_whole,
         (InlineWorker, "run_untyped_passes"): translate,
     }
     with global_compiler_lock:  # so that what is replaced is Numba's own
