@@ -843,6 +843,65 @@ def store(m: Any, row: int, column: int, value: Any) -> None:
     m[row, column : column + lanes(m)] = value
 
 
+def _store_lane_sums(typing: Any, m: Any, row: Any, column: Any, values: Any) -> Any:
+    vector = values.dtype
+
+    def codegen(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        rest, parts = list(cgutils.unpack_tuple(builder, arguments[3])), 1
+        indices = ir.VectorType(INT32, vector.lanes)
+        while parts < vector.lanes:
+            # Each vector has `parts` sums to come, of as many neighbouring lanes: halve all of two.
+            half = vector.lanes // parts // 2
+            low = [2 * half * part + n for part in range(2 * parts) for n in range(half)]
+            halves = (ir.Constant(indices, [n + offset for n in low]) for offset in (0, half))
+            first, second = halves
+            pairs = zip(rest[::2], rest[1::2], strict=True)
+            rest = [
+                builder.fadd(
+                    builder.shuffle_vector(a, b, first), builder.shuffle_vector(a, b, second)
+                )
+                for a, b in pairs
+            ]
+            parts *= 2
+        pointer, _ = element_pointer(context, builder, sig.args[0], *arguments[:3])
+        for n, sums in enumerate(rest):
+            place = builder.gep(pointer, [INT64(n * vector.lanes)])
+            store_to(builder, vector, sums, place)
+        return context.get_dummy_value()
+
+    return signature(types.void, m, types.int64, types.int64, values), codegen
+
+
+@compiles_to(_store_lane_sums)
+def store_lane_sums(m: Any, row: int, column: int, values: Any) -> None:
+    """m[row, column + n] = `lane_sum` of the vector n of a tuple, a multiple of `lanes` of them.
+
+    All are added up together, which takes less than half as many instructions.
+    """
+    for n, value in enumerate(values):
+        m[row, column + n] = _halve(value, np.add)
+
+
+def _add_wide(typing: Any, m: Any, row: Any, column: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[3]
+        wide, x = ir.VectorType(ir.DoubleType(), vector.lanes), values[3]
+        if vector.dtype.bitwidth == 32:
+            x = builder.fpext(x, wide)
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values[:3])
+        pointer = builder.bitcast(pointer, wide.as_pointer())
+        builder.store(builder.fadd(builder.load(pointer, align=8), x), pointer, align=8)
+        return context.get_dummy_value()
+
+    return signature(types.void, m, types.int64, types.int64, value), codegen
+
+
+@compiles_to(_add_wide)
+def add_wide(m: Any, row: int, column: int, value: Any) -> None:
+    """m[row, column : column + lanes] += value for m of float64, lanes those of the value."""
+    m[row, column : column + len(value)] += value
+
+
 # How a line is asked for: whether to be written, and how near (3: to L1, 2: to L2)
 TO_L2, TO_WRITE = (0, 2), (1, 3)
 
@@ -871,33 +930,44 @@ def address_of(m: Any, row: int, column: int) -> int:
 # --- a block of registers
 
 
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Emit the exchanges that turn a square block of registers."""
+    count = half = len(rows)
+    indices = ir.VectorType(INT32, count)
+    # Round by round, exchange blocks of `half` lanes between the rows r and r + half.
+    while half > 1:
+        half //= 2
+        upper = [n if n & half == 0 else n - half + count for n in range(count)]
+        lower = [n + half if n & half == 0 else n + count for n in range(count)]
+        for r in range(count):
+            if r & half == 0:
+                a, b = rows[r], rows[r + half]
+                rows[r] = builder.shuffle_vector(a, b, ir.Constant(indices, upper))
+                rows[r + half] = builder.shuffle_vector(a, b, ir.Constant(indices, lower))
+    return rows
+
+
+def _store_block(
+    context: Any, builder: Any, sig: Any, values: Any, rows: list[Any], count: int | None = None
+) -> Any:
+    """Store the transpose of rows, the first `count`, where the first three arguments say."""
+    to, stride = element_pointer(context, builder, sig.args[0], *values[:3])
+    for r, row in enumerate(_transposed(builder, rows)[:count]):
+        pointer = builder.gep(to, [builder.mul(stride, INT64(r))])
+        store_to(builder, Vector(sig.args[0].dtype), row, pointer)
+    return context.get_dummy_value()
+
+
 def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any) -> Any:
     vector = Vector(dst.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        to, to_stride = element_pointer(context, builder, sig.args[0], *values[:3])
-        at, at_stride = element_pointer(context, builder, sig.args[3], *values[3:])
-        count = vector.lanes
-        indices = ir.VectorType(INT32, count)
+        at, stride = element_pointer(context, builder, sig.args[3], *values[3:])
         rows = [
-            load_from(builder, vector, builder.gep(at, [builder.mul(at_stride, INT64(r))]))
-            for r in range(count)
+            load_from(builder, vector, builder.gep(at, [builder.mul(stride, INT64(r))]))
+            for r in range(vector.lanes)
         ]
-        # Round by round, exchange blocks of `half` lanes between the rows r and r + half.
-        half = count // 2
-        while half:
-            upper = [n if n & half == 0 else n - half + count for n in range(count)]
-            lower = [n + half if n & half == 0 else n + count for n in range(count)]
-            for r in range(count):
-                if r & half == 0:
-                    a, b = rows[r], rows[r + half]
-                    rows[r] = builder.shuffle_vector(a, b, ir.Constant(indices, upper))
-                    rows[r + half] = builder.shuffle_vector(a, b, ir.Constant(indices, lower))
-            half //= 2
-        for r in range(count):
-            pointer = builder.gep(to, [builder.mul(to_stride, INT64(r))])
-            store_to(builder, vector, rows[r], pointer)
-        return context.get_dummy_value()
+        return _store_block(context, builder, sig, values, rows)
 
     integers = [types.int64] * 2
     return signature(types.void, dst, *integers, src, *integers), codegen
@@ -908,6 +978,42 @@ def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -
     """dst[i:, j:] = src[row:, column:].T for a square block of `lanes` rows, in registers."""
     n = lanes(dst)
     dst[i : i + n, j : j + n] = src[row : row + n, column : column + n].T
+
+
+def _transpose_rows(
+    typing: Any, dst: Any, i: Any, j: Any, count: Any, src: Any, column: Any, rows: Any, first: Any
+) -> Any:
+    if not isinstance(count, types.Literal):
+        return None
+    vector = Vector(dst.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        numbers = context.make_array(sig.args[6])(context, builder, values[6])
+        places = builder.gep(numbers.data, [values[7]])
+        source = []
+        for r in range(vector.lanes):
+            row = builder.load(builder.gep(places, [INT64(r)]))
+            at, _ = element_pointer(context, builder, sig.args[4], values[4], row, values[5])
+            source.append(load_from(builder, vector, at))
+        return _store_block(context, builder, sig, values, source, count.literal_value)
+
+    integer = types.int64
+    args = (dst, integer, integer, count, src, integer, rows, integer)
+    return signature(types.void, *args), codegen
+
+
+@compiles_to(_transpose_rows)
+def transpose_rows(
+    dst: Any, i: int, j: int, count: int, src: Any, column: int, rows: Any, first: int
+) -> None:
+    """The same of the rows of a contiguous matrix whose numbers are in `rows` from `first` on.
+
+    They must be below `rows_across(src, column + lanes)`. Of dst, `count` rows are made, a literal,
+    or `lanes` if those are fewer: to make a few takes less.
+    """
+    n = lanes(dst)
+    for r in range(n):
+        dst[i : i + min(count, n), j + r] = load_across(src, rows[first + r], column)[:count]
 
 
 # --- atomics on an int64 array, sequentially consistent, and a hint for a waiting core

@@ -23,6 +23,7 @@ from fastmlp.kernels.simd import (
     GUESS_RECIPROCAL,
     GUESS_ROOT,
     absolute,
+    add_wide,
     address_of,
     atomic_add,
     atomic_load,
@@ -49,8 +50,10 @@ from fastmlp.kernels.simd import (
     square_root,
     square_sum,
     store,
+    store_lane_sums,
     table,
     transpose_block,
+    transpose_rows,
 )
 from fastmlp.kernels.team import barrier, share
 
@@ -422,6 +425,77 @@ def test_transpose_block(dtype: type) -> None:
     expected[3 : 3 + v, 2 : 2 + v] = src[1 : 1 + v, 4 : 4 + v].T
     transpose_one_block(dst, 3, 2, src, 1, 4)
     np.testing.assert_array_equal(dst, expected)
+
+
+@kernel
+def transpose_few_rows(dst, i, j, src, column, rows, first):
+    transpose_rows(dst, i, j, 4, src, column, rows, first)
+
+
+@kernel
+def transpose_many_rows(dst, i, j, src, column, rows, first):
+    transpose_rows(dst, i, j, 16, src, column, rows, first)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("count", "transpose"), [(4, transpose_few_rows), (16, transpose_many_rows)]
+)
+def test_transpose_rows(dtype: type, count: int, transpose: Callable[..., None]) -> None:
+    v = vector_lanes(dtype)
+    count = min(count, v)
+    rng = np.random.default_rng(3)
+    src, dst = rng.normal(size=(40, 3)).astype(dtype), rng.normal(size=(20, v + 9)).astype(dtype)
+    rows = rng.integers(40 - v, size=v + 5)
+    expected = dst.copy()
+    for lane, row in enumerate(rows[2 : 2 + v]):
+        expected[3 : 3 + count, 2 + lane] = src.ravel()[3 * row + 1 : 3 * row + 1 + count]
+    transpose(dst, 3, 2, src, 1, rows, 2)
+    np.testing.assert_array_equal(dst, expected)
+
+
+@kernel
+def sums_of_sixteen_rows(dst, i, j, src):
+    store_lane_sums(
+        dst, i, j,
+        (
+            load(src, 0, 0), load(src, 1, 0), load(src, 2, 0), load(src, 3, 0),
+            load(src, 4, 0), load(src, 5, 0), load(src, 6, 0), load(src, 7, 0),
+            load(src, 8, 0), load(src, 9, 0), load(src, 10, 0), load(src, 11, 0),
+            load(src, 12, 0), load(src, 13, 0), load(src, 14, 0), load(src, 15, 0),
+        ),
+    )  # fmt: skip
+
+
+@kernel
+def sums_one_by_one(dst, i, j, src):
+    for row in range(16):
+        dst[i, j + row] = lane_sum(load(src, row, 0))
+
+
+@DTYPES
+def test_store_lane_sums(dtype: type) -> None:
+    src = np.random.default_rng(4).normal(size=(16, vector_lanes(dtype))).astype(dtype)
+    together, one_by_one = np.full((2, 3, 20), 7, dtype)
+    sums_of_sixteen_rows(together, 1, 2, src)
+    sums_one_by_one(one_by_one, 1, 2, src)
+    np.testing.assert_array_equal(together, one_by_one)  # the same bits
+
+
+@kernel
+def add_a_row(m, i, j, row):
+    add_wide(m, i, j, load(row, 0, 0))
+
+
+@DTYPES
+def test_add_wide(dtype: type) -> None:
+    v = vector_lanes(dtype)
+    rng = np.random.default_rng(5)
+    m, row = rng.normal(size=(3, v + 4)), rng.normal(size=(1, v)).astype(dtype)
+    expected = m.copy()
+    expected[1, 3 : 3 + v] += row[0]
+    add_a_row(m, 1, 3, row)
+    np.testing.assert_array_equal(m, expected)
 
 
 # --- between threads
