@@ -225,7 +225,7 @@ def complexity(
     lists = sum(array.size for array in feature_lists(layout, rows))
     table = WORD * (team * (rows + lists) + scores + allocation.norms)
     return Complexity(
-        layers=_layer_costs(layout, batch, every),
+        layers=_layer_costs(layout, batch, int(plan.checkpoint_every)),
         batch=batch,
         parameters=item * (2 * layout.length + layout.running_length),
         gradient=item * groups * layout.length if passes > 1 else 0,

@@ -233,6 +233,14 @@ def groups_of(architecture: Architecture, layout: Layout, passes: int, training:
     return min(passes, machine.PASS_GROUPS)
 
 
+def can_be_turned(architecture: Architecture, training: bool) -> bool:
+    """Whether a pass may be turned: `kernels.turned` has layers of this kind alone."""
+    is_plain = not (architecture.input_scale or (training and any(architecture.dropout)))
+    are_few = architecture.sizes[0] < machine.SKIPPED_FEATURES
+    have_slopes = any(activation.name == "prelu" for activation in architecture.activations)
+    return is_plain and are_few and not have_slopes and not any(architecture.norms)
+
+
 def place_of(tensor: Tensor) -> tuple[int, int]:
     """Row and column of the layer table that have a tensor's offset."""
     if tensor.kind == "input_scale":
@@ -301,7 +309,8 @@ def allocate(
     lanes = machine.VECTOR_BYTES // dtype.itemsize
     sizes, strides = layout.sizes, layout.strides
     last = len(sizes) - 1
-    narrow = sizes[-1] <= machine.NARROW_OUTPUT
+    turned = groups > 1 and can_be_turned(architecture, training)
+    narrow = sizes[-1] <= machine.NARROW_OUTPUT and not turned
     table = np.zeros((last + 1, kernel_plan.COLUMNS), np.int64)
     table[:, kernel_plan.SIZE] = sizes
     table[:, kernel_plan.LD] = strides
@@ -324,7 +333,7 @@ def allocate(
     if numbers[0, kernel_plan.DROPOUT] > 0:
         table[0, kernel_plan.MASK] = private.take(rows * strides[0])
 
-    every = checkpoint_every if backward else 1
+    every = checkpoint_every if backward and not turned else 1
     slots: dict[tuple[int, int], int] = {}
 
     def region(layer: int, column: int, slot: int | None, buffers: int = 1) -> None:
@@ -377,11 +386,15 @@ def allocate(
         table[0, kernel_plan.DELTA] = shared.take(rows * strides[0])
     if not narrow:
         region(last, kernel_plan.OUTPUT, None, 2 if last == 1 else 1)
+    if turned:
+        region(0, kernel_plan.OUTPUT, None)
+        region(last, kernel_plan.SAVED, None)  # what the outputs are compared with
     partial, blocks = 0, 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
         partial = shared.take(2 * blocks * rows * strides[-1])
     widest = max(strides)
+    panel = 2 * widest * lanes if turned else 0  # the largest of a gradient, and its penalty
     return Allocation(
         Plan(
             table,
@@ -391,17 +404,18 @@ def allocate(
             groups,
             int(packed),
             int(narrow),
+            int(turned),
             int(training),
             rows,
             every,
             seed,
             partial,
-            inputs=private.take(rows * strides[0]),
+            inputs=private.take(0 if turned else rows * strides[0]),
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
-            strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, 2 * widest)),
+            strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, panel, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
             transposed=private.take(machine.DEPTH_BLOCK * lanes if backward else 0),
-            zeros=private.take(max(widest, PANEL_VECTORS * lanes)),
+            zeros=private.take(max(widest, PANEL_VECTORS * lanes, rows if turned else 0)),
             target=private.take(strides[-1]),
         ),
         shared.length,

@@ -15,6 +15,7 @@ from ._jit import inlined, kernel
 from .elementwise import exp, log1p
 from .simd import (
     absolute,
+    add_wide,
     choose_less,
     fill,
     first_lanes,
@@ -307,11 +308,44 @@ def absolute_error(difference):
     return absolute(difference), choose_less(zero, difference, one, slope)
 
 
+@inlined
+def output_loss(objective, x, t):
+    """A term of a loss that is a sum over the outputs, and its slope; not of the pinball loss."""
+    code, smoothing, class_weights = objective.code, objective.smoothing, objective.class_weights
+    zero, half, one = fill(x, 0.0), fill(x, 0.5), fill(x, 1.0)
+    difference, e = x - t, zero
+    if code == BINARY_CROSS_ENTROPY or code == POISSON:
+        e = exp(x if code == POISSON else -absolute(x))
+    if code == BINARY_CROSS_ENTROPY:
+        smoothed = fma(t, fill(zero, 1 - smoothing), fill(zero, smoothing / 2))
+        value, slope = binary_cross_entropy(x, smoothed, e)
+        if class_weights.size > 0:
+            negative, positive = fill(zero, class_weights[0]), fill(zero, class_weights[1])
+            class_weight = fma(t, positive, (one - t) * negative)
+            value, slope = value * class_weight, slope * class_weight
+    elif code == HUBER:
+        value, slope = huber(difference, objective.delta)
+    elif code == ABSOLUTE_ERROR:
+        value, slope = absolute_error(difference)
+    elif code == POISSON:
+        value, slope = fma(-t, x, e), e - t
+    else:
+        slope = difference * fill(zero, 2.0 if code == SQUARED_ERROR else 1.0)
+        value = slope * difference * half
+    return value, slope
+
+
+@inlined
+def misses(x, t):
+    """1 where the sign of an output tells the wrong one of two classes."""
+    zero, half, one = fill(x, 0.0), fill(x, 0.5), fill(x, 1.0)
+    return absolute(choose_less(half, t, one, zero) - choose_less(zero, x, one, zero))
+
+
 @kernel
 def sum_over_outputs(objective, z, outputs, targets, weights, rows, low, high, scale, row, scores):
     """z <- scale w dL/dz for a loss L that is a sum over the outputs."""
-    code, smoothing, class_weights = objective.code, objective.smoothing, objective.class_weights
-    factor = 2.0 if code == SQUARED_ERROR else 1.0
+    code = objective.code
     # targets that are read where they lie, with whatever follows them
     across = 0 if code == PINBALL else rows_across(targets, z.shape[1])
     for b in range(low, high):
@@ -320,40 +354,64 @@ def sum_over_outputs(objective, z, outputs, targets, weights, rows, low, high, s
             output_targets(row, objective, z, b, outputs, targets, sample)
         weight = sample_weight(weights, sample)
         zero = fill(load(z, b, 0), 0.0)
-        half, one = fill(zero, 0.5), fill(zero, 1.0)
         total, wrong = 0.0, zero
         for j in range(0, z.shape[1], lanes(z)):
             x = load(z, b, j)
             t = load_across(targets, sample, j) if sample < across else load(row, 0, j)
-            difference, e = x - t, zero
-            if code == BINARY_CROSS_ENTROPY or code == POISSON:
-                e = exp(x if code == POISSON else -absolute(x))
-            if code == BINARY_CROSS_ENTROPY:
-                smoothed = fma(t, fill(zero, 1 - smoothing), fill(zero, smoothing / 2))
-                value, slope = binary_cross_entropy(x, smoothed, e)
-                if class_weights.size > 0:
-                    negative, positive = fill(zero, class_weights[0]), fill(zero, class_weights[1])
-                    class_weight = fma(t, positive, (one - t) * negative)
-                    value, slope = value * class_weight, slope * class_weight
-                is_positive = choose_less(half, t, one, zero)
-                miss = absolute(is_positive - choose_less(zero, x, one, zero))
-                wrong = wrong + first_lanes(outputs - j, miss, zero)
-            elif code == HUBER:
-                value, slope = huber(difference, objective.delta)
-            elif code == ABSOLUTE_ERROR:
-                value, slope = absolute_error(difference)
-            elif code == PINBALL:
+            if code == PINBALL:
                 value, slope = x * t, t
-            elif code == POISSON:
-                value, slope = fma(-t, x, e), e - t
             else:
-                slope = difference * fill(zero, factor)
-                value = slope * difference * half
+                value, slope = output_loss(objective, x, t)
+            if code == BINARY_CROSS_ENTROPY:
+                wrong = wrong + first_lanes(outputs - j, misses(x, t), zero)
             total += np.float64(lane_sum(first_lanes(outputs - j, value, zero)))
             store(z, b, j, first_lanes(outputs - j, slope * fill(zero, scale * weight), zero))
         scores[0, b] = weight * total
         scores[1, b] = 1.0 if code == BINARY_CROSS_ENTROPY and lane_sum(wrong) == 0 else 0.0
         scores[2, b] = weight
+
+
+@kernel
+def turned_sum_over_outputs(objective, z, targets, weights, rows, count, scale, row, scores):
+    """The same for z and targets [O, B'], a row in each lane; none behind the first `count` counts.
+
+    The terms of as many outputs as a vector has lanes are added in the dtype of z.
+    """
+    code, v, outputs = objective.code, lanes(z), z.shape[0]
+    for i in range(3):
+        for b in range(0, z.shape[1], lanes(scores)):
+            store(scores, i, b, fill(load(scores, i, b), 0.0))
+    for b in range(0, z.shape[1], v):
+        zero = fill(load(z, 0, b), 0.0)
+        one = first_lanes(count - b, fill(zero, 1.0), zero)
+        factor, right = one * fill(zero, scale), one
+        if weights.size > 0:
+            for lane in range(v):
+                row[0, lane] = scale * weights[rows[b + lane]] if b + lane < count else 0.0
+            factor = load(row, 0, 0)
+        for first in range(0, outputs, v):
+            total = zero
+            for k in range(first, min(first + v, outputs)):
+                x, t = load(z, k, b), load(targets, k, b)
+                if code == PINBALL:
+                    difference, quantile = x - t, objective.quantiles[k]
+                    below = choose_less(difference, zero, fill(zero, -quantile), difference)
+                    slope = choose_less(zero, difference, fill(zero, 1 - quantile), below)
+                    value = difference * slope
+                else:
+                    value, slope = output_loss(objective, x, t)
+                if code == BINARY_CROSS_ENTROPY:
+                    right = choose_less(zero, misses(x, t), zero, right)
+                total = total + value
+                store(z, k, b, slope * factor)
+            add_wide(scores, 0, b, total)
+        if code == BINARY_CROSS_ENTROPY:
+            add_wide(scores, 1, b, right)
+        add_wide(scores, 2, b, one)
+        if weights.size > 0:
+            for lane in range(min(v, count - b)):
+                scores[0, b + lane] *= weights[rows[b + lane]]
+                scores[2, b + lane] = weights[rows[b + lane]]
 
 
 @kernel

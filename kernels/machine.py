@@ -2,9 +2,9 @@
 
 Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (the tables of exp, tanh and GELU,
 and guesses that quotients and Adam's roots begin with) and on what decides the order of sums:
-`VECTOR_BYTES` (a row of logits), `MICRO_BATCH`, `PASS_GROUPS` and `PASS_PARAMETERS` (gradients of
-large batches), `FEW_ROWS` and `WIDE_OUTPUT` (of small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT`
-(logits). The rest is speed alone.
+`VECTOR_BYTES` (a row of logits), `MICRO_BATCH`, `PASS_GROUPS`, `PASS_PARAMETERS` and
+`SKIPPED_FEATURES` (gradients of large batches), `FEW_ROWS` and `WIDE_OUTPUT` (of small ones),
+`PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
 """
 
 import os

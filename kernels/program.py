@@ -28,6 +28,7 @@ from .plan import (
 from .random import shuffle
 from .simd import atomic_load, atomic_store, borrow, lanes, matrix
 from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, PAUSE, SAMPLES, STOP, barrier, share
+from .turned import turned_backward, turned_forward, turned_gather, turned_loss
 
 AT_ONCE, AFTER_STEP = 1, 2  # what ABORT_EVEN and ABORT_ODD say: when all threads leave
 UPDATE_GRAIN = machine.CACHE_LINE  # elements: whole vectors of either dtype
@@ -182,14 +183,22 @@ def step(
             atomic_store(team, abort, AT_ONCE)
         elif work.thread == 0 and atomic_load(team, PAUSE):
             atomic_store(team, abort, AFTER_STEP)
-        gather(plan, work, parameters.theta, samples, order, first + start, p)
-        forward(plan, work, parameters.theta, team, p)
+        if plan.turned:
+            turned_gather(plan, work, samples, order, first + start, p)
+            turned_forward(plan, work, parameters.theta, p)
+        else:
+            gather(plan, work, parameters.theta, samples, order, first + start, p)
+            forward(plan, work, parameters.theta, team, p)
         when = atomic_load(team, abort)  # set before a barrier in `forward`: all threads agree
         is_last = is_last or when == AFTER_STEP
         if when == AT_ONCE:
             going = False
             break
-        loss_and_delta(plan, work, samples, team, objective, p, 1.0 / weight if weight > 0 else 0.0)
+        share_of_one = 1.0 / weight if weight > 0 else 0.0
+        if plan.turned:
+            turned_loss(plan, work, samples, objective, p, share_of_one)
+        else:
+            loss_and_delta(plan, work, samples, team, objective, p, share_of_one)
         scores = sum_scores(work.scores, p.rows)
         if not math.isfinite(scores[0]):
             if work.thread == 0:
@@ -206,7 +215,10 @@ def step(
         ahead = min(plan.rows, p.rows, order.shape[0] - following)
         upcoming = borrow(Upcoming(samples.x, order, following, ahead))
         sink = borrow(Sink(with_gradient(parameters, group), receiver))
-        backward(plan, work, sink, upcoming, team, p)
+        if plan.turned:
+            turned_backward(plan, work, sink, p)
+        else:
+            backward(plan, work, sink, upcoming, team, p)
     if plan.groups > 1:  # nobody is in a pass any more: what stopped one stops all
         barrier(team, job.threads)
         even, odd = atomic_load(team, ABORT_EVEN), atomic_load(team, ABORT_ODD)

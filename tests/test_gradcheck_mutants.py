@@ -100,7 +100,7 @@ BROKEN = {
         ("dst[q, p * v + n, m] =", "dst[q, p * v + v - 1 - n, m] ="),
     ],
     "program.py": [
-        ("objective, p, 1.0 / weight if weight > 0 else 0.0", "objective, p, 1.0 / rows"),
+        ("share_of_one = 1.0 / weight if weight > 0 else 0.0", "share_of_one = 1.0 / rows"),
         ("for group in range(1, groups):", "for group in range(2, groups):"),
     ],
     "optimizer.py": [

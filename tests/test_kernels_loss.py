@@ -346,3 +346,40 @@ def test_curvature_of_a_sure_network(dtype: type) -> None:
     small = np.exp(-40.0)
     exact = small * np.array([2 + 4, -2, -4])  # p_0 (3 - p r), with p r = 3 - 6 small; and so on
     np.testing.assert_allclose(direction.z[0, :3], exact, rtol=8 * np.finfo(dtype).eps)
+
+
+@DTYPES
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("outputs", [1, 5, 37])
+@pytest.mark.parametrize("name", [name for name in loss.CODES if name != "softmax_cross_entropy"])
+def test_turned(name: str, outputs: int, weighted: bool, dtype: type) -> None:
+    """With a row in each lane: the same slopes, the same scores but for the order of a sum."""
+    rng = np.random.default_rng(outputs)
+    batch, whole = 21, 32
+    y = rng.uniform(size=(batch, outputs)).astype(dtype)
+    if name == "binary_cross_entropy":
+        y = np.round(y)
+    weights = rng.uniform(0.5, 2.0, batch) if weighted else None
+    z = rng.normal(size=(batch, outputs)).astype(dtype)
+    z[:, 0] = np.where(np.arange(batch) % 2, y[:, 0] - 0.5, z[:, 0])  # right answers too
+    objective = fm.losses.Loss(name).objective(outputs)
+    expected = Rows(z, y, weights).backward(objective, scale=0.25)
+
+    filled = np.minimum(np.arange(whole), batch - 1)  # the last one again
+    turned, targets = z[filled].T.copy(), y[filled].T.copy()
+    scores, row = np.full((3, whole), np.nan), np.full((1, 16), np.nan, dtype)
+    loss.turned_sum_over_outputs(
+        objective,
+        turned,
+        targets,
+        expected.weights,
+        expected.rows[filled],
+        batch,
+        0.25,
+        row,
+        scores,
+    )
+    np.testing.assert_array_equal(turned[:, :batch].T, expected.z[:, :outputs])
+    assert not turned[:, batch:].any()
+    np.testing.assert_allclose(scores[0, :batch], expected.scores[0], rtol=40 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(scores[1:, :batch], expected.scores[1:])

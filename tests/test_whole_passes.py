@@ -8,6 +8,7 @@ import pytest
 import fastmlp as fm
 from fastmlp._execution import Batch, Execution, Procedure
 from fastmlp.kernels import machine
+from fastmlp.kernels.plan import Plan
 
 PASS, GROUPS = machine.MICRO_BATCH, machine.PASS_GROUPS
 SMALL = [4, 32, 16, 4]
@@ -17,6 +18,8 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"activation": "prelu", "l2": 0.01, "l1": 0.001}, {"clip_global_norm": 0.1}),
     ({"norm": "layer"}, {"clip_value": 0.01, "average": 0.9, "checkpoint_every": 2}),
     ({"norm": "batch"}, {"accumulate": 2}),  # which is shared by the pass
+    ({"activation": ["gelu", "softplus"], "l2": 0.01}, {"clip_norm": 0.1, "checkpoint_every": 2}),
+    ({"activation": ["leaky_relu", "relu"], "l1": 0.001}, {"clip_value": 0.01, "average": 0.9}),
 ]
 
 
@@ -27,11 +30,21 @@ def samples(rows: int, features: int = 4, outputs: int = 4) -> tuple[np.ndarray,
     return x, np.tanh(x @ rng.normal(size=(features, outputs)))
 
 
-def groups_of(net: fm.MLP, rows: int) -> int:
-    """In how many groups the passes of a full batch are cut."""
+def plan_of(net: fm.MLP, rows: int) -> Plan:
+    """The plan of a full batch."""
     x, y = (a.astype(net.dtype) for a in samples(rows, net.layer_sizes[0], net.layer_sizes[-1]))
     batch = Batch.of(x, net.layer_sizes[-1], targets=y)
-    return int(Execution(net, procedure=Procedure(rows), samples=batch).team.plan.groups)
+    return Execution(net, procedure=Procedure(rows), samples=batch).team.plan
+
+
+def groups_of(net: fm.MLP, rows: int) -> int:
+    """In how many groups the passes of a full batch are cut."""
+    return plan_of(net, rows).groups
+
+
+def is_turned(net: fm.MLP, rows: int) -> bool:
+    """Whether these passes have their rows across the lanes."""
+    return bool(plan_of(net, rows).turned)
 
 
 def test_groups() -> None:
@@ -75,6 +88,58 @@ def test_gradient_is_the_mean_of_the_passes() -> None:
     assert loss == pytest.approx(np.mean([part for part, _ in parts]), rel=1e-14)
     mean = np.mean([part.flat for _, part in parts], axis=0)
     np.testing.assert_allclose(gradient.flat, mean, rtol=1e-12, atol=1e-15)
+
+
+TURNED = [
+    ([4, 32, 16, 4], ["tanh", "gelu"], "squared_error"),
+    ([3, 17, 33, 18], ["softplus", "leaky_relu"], "softmax_cross_entropy"),
+    ([20, 2], [], "softmax_cross_entropy"),
+    ([2, 20, 1], ["relu"], "pinball"),
+    ([5, 3, 40], ["elu"], "binary_cross_entropy"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("sizes", "activation", "loss"), TURNED)
+def test_turned_passes(sizes: list[int], activation: list[str], loss: str, dtype: str) -> None:
+    """The same gradient as of single passes, with weights and a last pass of few rows."""
+    rng = np.random.default_rng(0)
+    rows = 3 * PASS + 7
+    x = rng.normal(size=(rows, sizes[0])).astype(dtype)
+    y: Any = rng.integers(2, size=(rows, sizes[-1])).astype(dtype)
+    if loss == "softmax_cross_entropy":
+        y = rng.integers(sizes[-1], size=rows)
+    weights = rng.uniform(0.5, 2.0, rows)
+    net = fm.MLP(sizes, activation=activation, loss=loss, dtype=dtype, l2=0.01, seed=1)
+    assert is_turned(net, rows)
+    value, gradient = net.loss_and_gradient(x, y, sample_weight=weights)
+    shares, values, parts = [], [], []
+    for first in range(0, rows, PASS):
+        part = slice(first, first + PASS)
+        assert not is_turned(net, len(x[part]))
+        loss_of_part, of_part = net.loss_and_gradient(x[part], y[part], sample_weight=weights[part])
+        shares.append(weights[part].sum() / weights.sum())
+        values.append(loss_of_part)
+        parts.append(of_part.flat)
+    eps = float(np.finfo(dtype).eps)
+    assert value == pytest.approx(np.dot(shares, values), rel=8 * eps)
+    mean = np.tensordot(shares, parts, axes=1)
+    np.testing.assert_allclose(gradient.flat, mean, rtol=0, atol=8 * eps * abs(mean).max())
+
+
+def test_which_passes_are_turned() -> None:
+    rows = PASS + 1
+    assert is_turned(fm.MLP(SMALL, loss="squared_error"), rows)
+    for options in (
+        {"norm": "layer"},
+        {"dropout": 0.1},
+        {"activation": "prelu"},
+        {"input_scale": True},
+    ):
+        assert not is_turned(fm.MLP(SMALL, loss="squared_error", **options), rows)
+    many = machine.SKIPPED_FEATURES
+    assert is_turned(fm.MLP([many - 1, 4], loss="squared_error"), rows)
+    assert not is_turned(fm.MLP([many, 4], loss="squared_error"), rows)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
