@@ -414,7 +414,7 @@ def allocate(
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, panel, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
-            transposed=private.take(machine.DEPTH_BLOCK * lanes if backward else 0),
+            transposed=private.take(machine.TRANSPOSED_VECTORS * lanes if backward else 0),
             zeros=private.take(max(widest, PANEL_VECTORS * lanes, rows if turned else 0)),
             target=private.take(strides[-1]),
         ),

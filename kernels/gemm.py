@@ -24,7 +24,8 @@ from .tile import Ahead, descend_panel, product_panel
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 # but as wide for so few rows: one row of three vectors would wait for each sum to be ready
 WIDE_VECTORS, WIDE_ROWS = 8, 3
-DEPTH_BLOCK = machine.DEPTH_BLOCK
+DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
+NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
 COLUMNS_AHEAD = 24  # a tile and a cache line or two
 
 
@@ -43,22 +44,26 @@ def next_width(left):
 def _product(turned):
     @kernel
     def product(c, a, b, start, chosen=None, ahead=None):
-        v = lanes(c)
-        j, left = 0, vectors_of(c)
-        while left > 0:
-            width = next_width(left)
-            if not turned and left >= WIDE_VECTORS and a.shape[0] <= WIDE_ROWS:
-                width = WIDE_VECTORS
-                product_panel(c, j, a, b, start, chosen, ahead, WIDE_VECTORS, turned)
-            elif width == 4:
-                product_panel(c, j, a, b, start, chosen, ahead, 4, turned)
-            elif width == 3:
-                product_panel(c, j, a, b, start, chosen, ahead, 3, turned)
-            elif width == 2:
-                product_panel(c, j, a, b, start, chosen, ahead, 2, turned)
-            else:
-                product_panel(c, j, a, b, start, chosen, ahead, 1, turned)
-            j, left = j + width * v, left - width
+        v, vectors = lanes(c), vectors_of(c)
+        rows, depth = (a.shape[1], a.shape[0]) if turned else a.shape
+        # where b stays in L1 as a whole, blocks of rows would gain nothing
+        block = max(rows, 1) if turned or vectors * depth <= DEPTH_BLOCK else ROW_BLOCK
+        for top in range(0, rows, block):
+            j, left, end = 0, vectors, min(top + block, rows)
+            while left > 0:
+                width = next_width(left)
+                if not turned and left >= WIDE_VECTORS and rows <= WIDE_ROWS:
+                    width = WIDE_VECTORS
+                    product_panel(c, j, a, b, start, chosen, ahead, top, end, WIDE_VECTORS, turned)
+                elif width == 4:
+                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 4, turned)
+                elif width == 3:
+                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 3, turned)
+                elif width == 2:
+                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 2, turned)
+                else:
+                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 1, turned)
+                j, left = j + width * v, left - width
 
     return product
 
@@ -115,13 +120,21 @@ def transpose(dst, src):
 def multiply_by_transpose(c, a, b, start, every, memory, place):
     """c [M, N] = start + a [M, K] b^T for b [N', K'] in panels, N' <= N and K <= K' = P v.
 
-    b is transposed in blocks, each as wide as a panel of the product and as deep as fits L1:
-    `DEPTH_BLOCK` vectors of scratch, in `memory` from `place` on. every: 0, 1, 2 ... up to K.
+    b is transposed in blocks, each as wide as a panel of the product and so deep that it stays in
+    L1. Where a and c are too large to stay in L2 from block to block, these are larger, several
+    panels wide: at most `TRANSPOSED_VECTORS`, so much scratch is in `memory` from `place` on.
+    every: 0, 1, 2 ... up to K.
     """
     v, j, depth = lanes(c), 0, a.shape[1]
+    are_far = a.shape[0] * (depth + c.shape[1]) > NEAR_VECTORS * v
+    deepest = min((depth + v - 1) // v * v, DEPTH_BLOCK)
     while j < c.shape[1]:
-        width = next_width((c.shape[1] - j) // v)
-        end, most = j + width * v, DEPTH_BLOCK // width
+        left = (c.shape[1] - j) // v
+        width = next_width(left)
+        most = DEPTH_BLOCK if are_far else DEPTH_BLOCK // width
+        while are_far and width < left and (width + PANEL_VECTORS) * deepest <= TRANSPOSED_VECTORS:
+            width += next_width(left - width)
+        end = j + width * v
         columns, before = c[:, j:end], start[:, j:end]
         for k in range(0, depth, most):
             stop = min(k + most, depth)

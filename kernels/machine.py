@@ -23,6 +23,12 @@ SUMS = {64: 24, 32: 12, 16: 12}
 TILE_ROWS = 8
 # depth of b times the panel's vectors that is half of a first-level cache of 48 KB
 DEPTH_BLOCK = 384
+# rows of a that pass over all panels of b before the next ones do, so that they and their part of
+# c stay in the first caches; whole tiles of panels of three vectors, eight rows, and of four, six
+ROW_BLOCK = 48
+# vectors that are half of a second-level cache of 2 MB; and those that a block of W^T has at most
+# where its product's other operands do not fit there
+NEAR_VECTORS, TRANSPOSED_VECTORS = 16384, 6144
 # rows a pass works on: a layer's activations stay in the second-level cache
 MICRO_BATCH = 256
 # groups of passes, each with a gradient of its own, where threads take whole passes

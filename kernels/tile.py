@@ -167,16 +167,15 @@ class _Panel:
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
         self.height = _height(width)
 
-    def for_tiles(self, emit: Callable[[Any, int], None]) -> None:
-        """Emit the loops over tiles, lower ones at the end; `emit` gets first row and height."""
-        first = INT64(0)
+    def for_tiles(self, first: Any, end: Any, emit: Callable[[Any, int], None]) -> None:
+        """Emit the loops over tiles of rows, lower ones at the end; `emit` gets row and height."""
         for height in (self.height, *(edge for edge in EDGES if edge < self.height)):
             step = INT64(height)
-            count = self._builder.sdiv(self._builder.sub(self.rows, first), step)
-            end = self._builder.add(first, self._builder.mul(count, step))
-            with cgutils.for_range_slice(self._builder, first, end, step) as (row, _):
+            count = self._builder.sdiv(self._builder.sub(end, first), step)
+            last = self._builder.add(first, self._builder.mul(count, step))
+            with cgutils.for_range_slice(self._builder, first, last, step) as (row, _):
                 emit(row, height)
-            first = end
+            first = last
 
     def rows_of_c(self, row: Any, height: int) -> list[Any]:
         """Which rows of c a tile has."""
@@ -220,8 +219,8 @@ class _Panel:
 
 
 def _product_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, vectors: Any,
-    turned: Any,
+    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, top: Any,
+    bottom: Any, vectors: Any, turned: Any,
 ) -> Any:  # fmt: skip
     width, is_turned = _literal(vectors), _literal(turned)
     if width is None or is_turned is None or len({m.dtype for m in (c, a, b, start)}) > 1:
@@ -256,18 +255,23 @@ def _product_panel(
                 for number, total in zip(numbers, totals, strict=True):
                     to.store(total, number)
 
-            panel.for_tiles(tile)
+            panel.for_tiles(values[7], values[8], tile)
         return context.get_dummy_value()
 
-    args = (c, types.int64, a, b, start, chosen, ahead, vectors, turned)
+    args = (
+        c, types.int64, a, b, start, chosen, ahead, types.int64, types.int64, vectors, turned
+    )  # fmt: skip
     return signature(types.void, *args), codegen
 
 
 @compiles_to(_product_panel)
 def product_panel(
-    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, vectors: int, turned: bool
-) -> None:
-    """c[:, J] = start[:, J] + a @ b[:, J] for the `vectors` vectors of columns J from j.
+    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, top: int, bottom: int,
+    vectors: int, turned: bool,
+) -> None:  # fmt: skip
+    """c[I, J] = start[I, J] + a[I] @ b[:, J] for rows I and columns J.
+
+    I are the rows top to bottom - 1, J the `vectors` vectors of columns from j.
 
     c, b and start are matrices, or panels of columns as `simd.panels` makes them; `start` may be c,
     or have one row, which serves for all. `turned` says that `a` is given as its transpose. With a
@@ -280,10 +284,10 @@ def product_panel(
     on who computes it. The depth must be at least 1. `vectors` and `turned` are literals.
     """
     v = lanes(c)
-    everything = slice(None)
-    factors = a.T if turned else a
-    rows_of_b = everything if chosen is None or turned else chosen
-    rows_of_c = everything if chosen is None or not turned else chosen
+    rows = slice(top, bottom)
+    factors = (a.T if turned else a)[rows]
+    rows_of_b = slice(None) if chosen is None or turned else chosen
+    rows_of_c = rows if chosen is None or not turned else chosen[rows]
     for x in range(j, j + vectors * v, v):
         first, columns, to = (_vector_columns(m, x) for m in (start, b, c))
         total = first if len(first) == 1 else first[rows_of_c]
@@ -316,17 +320,18 @@ def _descend_panel(
 
         def tile(row: Any, height: int) -> None:
             numbers = panel.rows_of_c(row, height)
-            ahead = [builder.add(row, INT64(AHEAD + r)) for r in range(height)]
-            for number in ahead:
-                for place in to.pointers(chosen[_least(builder, number, last_row)], width):
-                    emit_prefetch(builder, place, TO_WRITE)
+            if height == panel.height:
+                for r in range(AHEAD, AHEAD + height):
+                    coming = chosen[_least(builder, builder.add(row, INT64(r)), last_row)]
+                    for place in to.pointers(coming, width):
+                        emit_prefetch(builder, place, TO_WRITE)
             totals = panel.sums(row, [[nothing] * width] * height, INT64(0), panel.depth)
             for number, total in zip(numbers, totals, strict=True):
                 before = to.load(number, width)
                 pairs = zip(total, before, strict=True)
                 to.store([emit_fma(builder, vector, down, g, p) for g, p in pairs], number)
 
-        panel.for_tiles(tile)
+        panel.for_tiles(INT64(0), panel.rows, tile)
         return context.get_dummy_value()
 
     args = (c, types.int64, a, b, types.float64, chosen, ahead, vectors)
