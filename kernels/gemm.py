@@ -111,9 +111,10 @@ def transpose(dst, src):
             if (q + 1) * v <= rows:
                 transpose_block(dst[q], p * v, 0, src[p], q * v, 0)
                 continue
-            for n in range(v):
-                for m in range(v):
-                    dst[q, p * v + n, m] = src[p, q * v + m, n] if q * v + m < rows else 0.0
+            for n in range(v):  # what is there, and zeros below it
+                line = load(src[p], min(q * v + n, rows - 1), 0)
+                store(dst[q], p * v + n, 0, line if q * v + n < rows else fill(line, 0.0))
+            transpose_block(dst[q], p * v, 0, dst[q], p * v, 0)
 
 
 @kernel
