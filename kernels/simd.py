@@ -903,7 +903,7 @@ def add_wide(m: Any, row: int, column: int, value: Any) -> None:
 
 
 # How a line is asked for: whether to be written, and how near (3: to L1, 2: to L2)
-TO_L2, TO_WRITE = (0, 2), (1, 3)
+TO_L1, TO_L2, TO_WRITE = (0, 3), (0, 2), (1, 3)
 
 
 def emit_prefetch(builder: Any, pointer: Any, how: tuple[int, int]) -> None:

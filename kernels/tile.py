@@ -20,6 +20,7 @@ from numba.core.typing.templates import signature
 
 from . import machine
 from .simd import (
+    TO_L1,
     TO_L2,
     TO_WRITE,
     ArrayParts,
@@ -37,6 +38,7 @@ from .simd import (
 INT64 = ir.IntType(64)
 EDGES = (4, 2, 1)  # heights of the tiles for the rows that are left
 AHEAD = 16  # rows between asking for parameters and changing them
+STEPS_AHEAD = 8  # of k between asking for a line of a turned `a` and reading it
 
 
 class Ahead(NamedTuple):
@@ -200,6 +202,9 @@ class _Panel:
         b_row = self._b.load(number, self._width)
         if ask:
             emit_prefetch(builder, ask(k), TO_L2)
+        if self._turned:  # its rows are farther apart than the hardware's prefetchers follow
+            later = builder.mul(builder.add(k, INT64(STEPS_AHEAD)), a.stride)
+            emit_prefetch(builder, builder.gep(rows[0], [later]), TO_L1)
         totals = []
         for place, before_k in zip(rows, sums, strict=True):
             factor = builder.load(builder.gep(place, [step]))
