@@ -18,9 +18,10 @@ CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whol
 
 # Vector width in bytes -> sums that a register tile keeps: with up to four vectors of b and one
 # broadcast they must fit the register file (32 registers at 64 bytes, 16 below). A tile of a narrow
-# panel has no more rows than this: each has a pointer of its own.
+# panel has no more rows than this: each has a pointer of its own, but in a turned operand, where
+# they are neighbours.
 SUMS = {64: 24, 32: 12, 16: 12}
-TILE_ROWS = 8
+TILE_ROWS, TURNED_ROWS = 8, 16
 # depth of b times the panel's vectors that is half of a first-level cache of 48 KB
 DEPTH_BLOCK = 384
 # rows of a that pass over all panels of b before the next ones do, so that they and their part of

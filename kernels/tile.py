@@ -36,7 +36,7 @@ from .simd import (
 )
 
 INT64 = ir.IntType(64)
-EDGES = (4, 2, 1)  # heights of the tiles for the rows that are left
+EDGES = (8, 4, 2, 1)  # heights of the tiles for the rows that are left
 AHEAD = 16  # rows between asking for parameters and changing them
 STEPS_AHEAD = 8  # of k between asking for a line of a turned `a` and reading it
 
@@ -122,7 +122,7 @@ def _next_block(builder: Any, b: _Operand, chosen: _List, width: int) -> _Asking
     """
 
     def of_tile(row: Any) -> Callable[[Any], Any]:
-        vector = builder.srem(builder.sdiv(row, INT64(_height(width))), INT64(width))
+        vector = builder.srem(builder.sdiv(row, INT64(_height(width, False))), INT64(width))
         block = b.row(INT64(machine.DEPTH_BLOCK // width))
         first = builder.gep(block, [builder.mul(vector, b.across)])
         return lambda k: builder.gep(first, [builder.mul(chosen[k], b.stride)])
@@ -146,9 +146,10 @@ def _asking(context: Any, builder: Any, kind: Any, value: Any) -> _Asking | None
     return of_tile
 
 
-def _height(width: int) -> int:
+def _height(width: int, turned: bool) -> int:
     """Rows of a tile."""
-    return min(machine.ACCUMULATORS // width, machine.TILE_ROWS)
+    most = machine.TURNED_ROWS if turned else machine.TILE_ROWS
+    return min(machine.ACCUMULATORS // width, most)
 
 
 class _Panel:
@@ -167,7 +168,7 @@ class _Panel:
         self._builder, self._width, self._turned = builder, width, turned
         self._a, self._b, self._chosen, self._asking = a, b, chosen, asking
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
-        self.height = _height(width)
+        self.height = _height(width, turned)
 
     def for_tiles(self, first: Any, end: Any, emit: Callable[[Any, int], None]) -> None:
         """Emit the loops over tiles of rows, lower ones at the end; `emit` gets row and height."""
