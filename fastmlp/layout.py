@@ -310,7 +310,7 @@ def allocate(
     sizes, strides = layout.sizes, layout.strides
     last = len(sizes) - 1
     turned = groups > 1 and can_be_turned(architecture, training)
-    narrow = sizes[-1] <= machine.NARROW_OUTPUT and not turned
+    narrow = sizes[-1] <= machine.NARROW_OUTPUT
     table = np.zeros((last + 1, kernel_plan.COLUMNS), np.int64)
     table[:, kernel_plan.SIZE] = sizes
     table[:, kernel_plan.LD] = strides
@@ -384,7 +384,7 @@ def allocate(
             region(layer, kernel_plan.DELTA, None if every == 1 else layer % 3)
     if input_gradient:
         table[0, kernel_plan.DELTA] = shared.take(rows * strides[0])
-    if not narrow:
+    if turned or not narrow:
         region(last, kernel_plan.OUTPUT, None, 2 if last == 1 else 1)
     if turned:
         region(0, kernel_plan.OUTPUT, None)
@@ -410,7 +410,7 @@ def allocate(
             every,
             seed,
             partial,
-            inputs=private.take(0 if turned else rows * strides[0]),
+            inputs=private.take(rows * strides[0]),
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, panel, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),

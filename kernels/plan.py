@@ -48,11 +48,11 @@ class Plan(NamedTuple):
     `table` int64 [L + 1, COLUMNS], `numbers` float64 [L + 1, NUMBERS] and `tensors` int64 [n, 5]:
     see above. Then the number of threads that share a pass; in how many groups at most the passes
     of a step are cut, which the threads share out (1: they share each pass); whether the output
-    layer is split by rows; whether a pass is one of turned.py; whether this is training (dropout,
-    statistics of the batch); the most rows of a pass; every how many layers the activations are
-    kept (1: all are); the seed of dropout; the partial logits (shared); and each thread's own
-    inputs, logits, gradient strip, packed deltas, block of transposed weights, row of zeros and row
-    of targets.
+    layer is split by rows; whether the passes of a step of several are those of turned.py; whether
+    this is training (dropout, statistics of the batch); the most rows of a pass; every how many
+    layers the activations are kept (1: all are); the seed of dropout; the partial logits (shared);
+    and each thread's own inputs, logits, gradient strip, packed deltas, block of transposed
+    weights, row of zeros and row of targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
     """

@@ -172,6 +172,7 @@ def step(
     groups, group, end = min(plan.groups, count), 0, 1
     if plan.groups > 1:
         group, end = share(groups, 1, work.member, job.threads)
+    is_turned = plan.turned != 0 and count > 1  # a function of network and step alone
     going, is_last = True, False
     for part in range(group * count // groups, end * count // groups):
         if part == (group + 1) * count // groups:
@@ -183,7 +184,7 @@ def step(
             atomic_store(team, abort, AT_ONCE)
         elif work.thread == 0 and atomic_load(team, PAUSE):
             atomic_store(team, abort, AFTER_STEP)
-        if plan.turned:
+        if is_turned:
             turned_gather(plan, work, samples, order, first + start, p)
             turned_forward(plan, work, parameters.theta, p)
         else:
@@ -195,7 +196,7 @@ def step(
             going = False
             break
         share_of_one = 1.0 / weight if weight > 0 else 0.0
-        if plan.turned:
+        if is_turned:
             turned_loss(plan, work, samples, objective, p, share_of_one)
         else:
             loss_and_delta(plan, work, samples, team, objective, p, share_of_one)
@@ -215,7 +216,7 @@ def step(
         ahead = min(plan.rows, p.rows, order.shape[0] - following)
         upcoming = borrow(Upcoming(samples.x, order, following, ahead))
         sink = borrow(Sink(with_gradient(parameters, group), receiver))
-        if plan.turned:
+        if is_turned:
             turned_backward(plan, work, sink, p)
         else:
             backward(plan, work, sink, upcoming, team, p)

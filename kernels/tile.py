@@ -29,6 +29,7 @@ from .simd import (
     compiles_to,
     emit_fma,
     emit_prefetch,
+    fma,
     lanes,
     load_from,
     store_to,
@@ -360,7 +361,7 @@ def descend_panel(
         total = np.zeros_like(to[rows])
         for k in range(a.shape[0]):
             total = total + a[k, :, None] * columns[k]
-        to[rows] = to[rows] - to.dtype.type(rate) * total
+        to[rows] = fma(to.dtype.type(-rate), total, to[rows])
 
 
 def _vector_columns(m: Any, j: int) -> Any:

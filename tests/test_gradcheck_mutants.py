@@ -87,7 +87,7 @@ BROKEN = {
         ("table[layer, GAIN] + low, width, dgain)", "table[layer, GAIN] + low, width, dshift)"),
         ("if top == 0 and bottom > 0:", "if False:"),
         ("fill(total, 0.0) if is_centered else total", "fill(total, 0.0)"),
-        ("elif done - first < rows:", "elif False:"),
+        ("start = c\n", "pass\n"),
         ("places[n] = features[n] - first", "places[n] = n"),
         ("multiply_by(da, da, input_mask_of(plan, work, p, low, high))", "pass"),
         ("scale_columns(part, part, row_of(plan, theta, 0, GAIN, low, high))", "pass"),
@@ -97,7 +97,7 @@ BROKEN = {
         ("load(da, b, j), total)", "load(da, b, j), load(da, b, j))"),
     ],
     "gemm.py": [
-        ("dst[q, p * v + n, m] =", "dst[q, p * v + v - 1 - n, m] ="),
+        ("load(src[p], min(q * v + n, rows - 1), 0)", "load(src[p], max(rows - 1 - n, 0), 0)"),
     ],
     "program.py": [
         ("share_of_one = 1.0 / weight if weight > 0 else 0.0", "share_of_one = 1.0 / rows"),
