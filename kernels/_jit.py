@@ -241,6 +241,28 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         return False
 
 
+_parts: set[Any] = set()  # kernels that were lowered for an entry, each by itself
+
+
+def _below(library: Any) -> list[Any]:
+    """All that a library calls, directly or not."""
+    found = dict.fromkeys(library._linking_libraries)
+    pending = list(found)
+    while pending:
+        deeper = pending.pop()._linking_libraries
+        pending.extend(part for part in deeper if part not in found)
+        found.update(dict.fromkeys(deeper))
+    return list(found)
+
+
+def _with_all_below(part: Any) -> Any:
+    """The module of a kernel for what Numba compiles by itself, which links only what it calls."""
+    module = JITCodeLibrary._get_module_for_linking(part).clone()
+    for library in _below(part):
+        module.link_in(JITCodeLibrary._get_module_for_linking(library), preserve=True)
+    return module
+
+
 @contextlib.contextmanager
 def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     """Have only the entry optimised and turned into machine code, with all kernels below it.
@@ -251,7 +273,6 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     from numba.core.inline_closurecall import InlineWorker  # with much that only compiling needs
 
     package = __name__.rpartition(".")[0]
-    parts: set[Any] = set()
     translations: dict[Any, Any] = {}
     loaded: list[Any] = []
     resolved: dict[Any, Any] = {}
@@ -267,7 +288,7 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     def executable(context: Any, library: Any, descriptor: Any, environment: Any) -> Any:
         is_kernel = descriptor.modname.startswith(package)
         if is_kernel and descriptor.qualname != entry.__qualname__:
-            parts.add(library)
+            _parts.add(library)
             return lambda: None  # what kernels know this overload by
         return get_executable(context, library, descriptor, environment)
 
@@ -282,16 +303,12 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
 
     def finalize_whole(library: Any) -> None:
         """Link all kernels below an entry, each once; a kernel by itself stays as it is."""
-        if library in parts:
+        if library in _parts:
             library._finalized = True
             return
-        below = dict.fromkeys(library._linking_libraries)
-        pending = list(below)
-        while pending:
-            deeper = pending.pop()._linking_libraries
-            pending.extend(part for part in deeper if part not in below)
-            below.update(dict.fromkeys(deeper))
-        library._linking_libraries = list(below)
+        library._linking_libraries = _below(library)
+        for part in library._linking_libraries:
+            vars(part).pop("_get_module_for_linking", None)
         finalize(library)
 
     def translate(worker: Any, function: Any) -> Any:
@@ -360,6 +377,8 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
                     delattr(kind, name)
                 else:
                     setattr(kind, name, function)
+            for part in _parts:
+                part._get_module_for_linking = functools.partial(_with_all_below, part)
             gc.set_threshold(*thresholds)
 
 
