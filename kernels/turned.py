@@ -271,30 +271,14 @@ def row_totals(c, a, scratch):
     """c[0, :M] <- the sums of the rows of a [M, K], in every lane, then of the lanes."""
     v, last = lanes(a), a.shape[0] - 1
     zero = fill(load(a, 0, 0), 0.0)
+    nothing = (zero, zero, zero, zero)
     for m in range(0, a.shape[0], 4):
         m1, m2, m3 = min(m + 1, last), min(m + 2, last), min(m + 3, last)
         s0, s1, s2, s3 = zero, zero, zero, zero
         for k in range(0, a.shape[1], v):
             s0, s1 = s0 + load(a, m, k), s1 + load(a, m1, k)
             s2, s3 = s2 + load(a, m2, k), s3 + load(a, m3, k)
-        sums = (
-            s0,
-            s1,
-            s2,
-            s3,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-            zero,
-        )
+        sums = (s0, s1, s2, s3) + nothing + nothing + nothing
         store_lane_sums(scratch, 0, 0, sums)
         for i in range(4):
             c[0, min(m + i, last)] = scratch[0, i]
