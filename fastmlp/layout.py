@@ -394,6 +394,12 @@ def allocate(
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
         partial = shared.take(2 * blocks * rows * strides[-1])
     widest = max(strides)
+    # vectors of the largest W^T that is made, or of its blocks
+    lowest = 1 if input_gradient else 2
+    whole = (strides[i - 1] // lanes * round_up(sizes[i], lanes) for i in range(lowest, last + 1))
+    transposed = min(machine.TRANSPOSED_VECTORS, max(whole, default=0))
+    if turned:  # a bias in each lane of a vector's units, sixteen sums of lanes
+        transposed = max(transposed, lanes, 16 // lanes)
     panel = 2 * widest * lanes if turned else 0  # the largest of a gradient, and its penalty
     return Allocation(
         Plan(
@@ -414,7 +420,7 @@ def allocate(
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, panel, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
-            transposed=private.take(machine.TRANSPOSED_VECTORS * lanes if backward else 0),
+            transposed=private.take(transposed * lanes if backward else 0),
             zeros=private.take(max(widest, PANEL_VECTORS * lanes, rows if turned else 0)),
             target=private.take(strides[-1]),
         ),
