@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -139,5 +140,6 @@ class Team:
         """Stop what still runs and wait for it."""
         self.stop()
         self._go.set()
-        if self._is_complete:
-            self._finished.wait()
+        # not by the event: Ctrl-C within its wait may leave its lock held
+        while self._is_complete and self._running > 0:
+            time.sleep(POLL_SECONDS / 50)
