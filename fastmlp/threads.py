@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -73,13 +72,14 @@ class Team:
         self._work = work
         self._state = state
         self._stop = stop
-        self._go = threading.Event()
         self._is_complete = False
         self._running = size
         self._lock = threading.Lock()
-        # Waited for instead of Thread.join: that one, interrupted by Ctrl-C, can take a thread for
-        # finished that is not (CPython 3.11).
-        self._finished = threading.Event()
+        # Closed locks in place of Event and Thread.join: interrupted by Ctrl-C, an Event may leave
+        # its own lock closed, and `join` take a thread for finished that is not (CPython 3.11).
+        # Who is interrupted with one of these does no harm: the count tells when all have left.
+        self._gates = [_closed_lock() for _ in range(size)]
+        self._end = _closed_lock()
         self._errors: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._member, args=(t,), name=f"fastmlp-{t}", daemon=True)
@@ -87,7 +87,7 @@ class Team:
         ]
 
     def _member(self, thread: int) -> None:
-        self._go.wait()
+        self._gates[thread].acquire()
         if not self._is_complete:
             return
         try:
@@ -99,7 +99,7 @@ class Team:
             with self._lock:
                 self._running -= 1
                 if self._running == 0:
-                    self._finished.set()
+                    self._end.release()
 
     def stop(self) -> None:
         """Tell the threads to leave."""
@@ -129,17 +129,27 @@ class Team:
         for thread in self._threads:
             thread.start()
         self._is_complete = True
-        self._go.set()
+        self._open_gates()
 
-    def _wait(self, watch: Callable[[], None] | None) -> None:
-        while not self._finished.wait(POLL_SECONDS):
-            if watch is not None:
+    def _open_gates(self) -> None:
+        for gate in self._gates:
+            if gate.locked():
+                gate.release()
+
+    def _wait(self, watch: Callable[[], None] | None = None) -> None:
+        while self._running > 0:
+            if not self._end.acquire(timeout=POLL_SECONDS) and watch is not None:
                 watch()
 
     def _dismiss(self) -> None:
         """Stop what still runs and wait for it."""
         self.stop()
-        self._go.set()
-        # not by the event: Ctrl-C within its wait may leave its lock held
-        while self._is_complete and self._running > 0:
-            time.sleep(POLL_SECONDS / 50)
+        self._open_gates()
+        if self._is_complete:
+            self._wait()
+
+
+def _closed_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

@@ -431,7 +431,7 @@ def test_interruption_at_any_line() -> None:
         if not none_left(2.0):
             leaks.append(lines[-1])
             release.set()
-            team._go.set()
+            team._open_gates()
             assert none_left()
         if len(lines) < count:
             break
