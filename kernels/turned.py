@@ -69,7 +69,7 @@ def units_at(plan, work, offset, low, high, p):
 def panels_at(plan, work, offset, low, high, p):
     """The same as panels of the rows of a pass, each one vector wide."""
     v = lanes(work.shared)
-    place, count = offset + low * plan.rows, (p.rows + v - 1) // v
+    place, count = offset + low * plan.rows, whole(p, v) // v
     return panels(work.shared, place, count, high - low, v, plan.rows)
 
 
