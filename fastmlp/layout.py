@@ -248,14 +248,12 @@ def place_of(tensor: Tensor) -> tuple[int, int]:
     return tensor.layer, COLUMNS[tensor.kind]
 
 
-def feature_lists(layout: Layout, rows: int, used: bool = True) -> tuple[Vector, Matrix, Vector]:
-    """`features`, `pieces` and `every` of a workspace for passes of `rows`; nothing if not used."""
+def feature_lists(layout: Layout, rows: int, used: bool = True) -> tuple[Vector, Vector]:
+    """`features` and `every` of a workspace for passes of `rows`; nothing if not used."""
     if not used:
-        return np.zeros(0, np.int64), np.zeros((2, 0), np.int64), np.zeros(0, np.int64)
-    inputs = layout.sizes[0]
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     return (
-        np.zeros(1 + inputs + machine.STRIP_ROWS, np.int64),
-        np.zeros((2, inputs), np.int64),
+        np.zeros(1 + layout.sizes[0] + machine.STRIP_ROWS, np.int64),
         np.arange(max(rows, *layout.strides)),
     )
 

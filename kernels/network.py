@@ -19,6 +19,7 @@ from . import machine
 from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
+from .features import gather_features
 from .gemm import (
     add_row_products,
     columns_ahead,
@@ -102,7 +103,6 @@ from .plan import (
 )
 from .scale import scale_columns, scale_gradient
 from .simd import (
-    absolute,
     address_of,
     fill,
     first_lanes,
@@ -149,9 +149,7 @@ def gather(plan, work, theta, samples, order, first, p):
     end = min(high, plan.table[0, SIZE])
     inputs = activations_of(plan, work, 0, p, 0, 0, plan.table[0, LD])
     if skips_features(plan, 1):
-        seen = strip_of(plan, work, plan.table[0, LD])
-        find_features(work.features, seen, samples.x, work.rows, p.rows)
-        copy_features(inputs, samples.x, work.rows, work.features, work.pieces)
+        gather_features(inputs, samples.x, work.rows, work.features)
         return
     v = lanes(inputs)
     rounded = low + (max(end - low, 0) + v - 1) // v * v  # what is read too much is never used
@@ -178,58 +176,6 @@ def input_mask_of(plan, work, p, low, high):
     """Columns low to high of the mask of the inputs, of which a thread has all or its own."""
     ld = plan.table[0, LD]
     return matrix(work.private, plan.table[0, MASK] + low, p.rows, high - low, ld)
-
-
-@kernel
-def find_features(features, seen, x, rows, count):
-    """features <- how many columns of x are not zero in all of the first `count` rows, and which.
-
-    At least one, so that no product is without depth. `seen` [1, I] is scratch.
-    """
-    size, v = x.shape[1], lanes(x)
-    whole = size // v * v
-    for i in range(0, seen.shape[1], v):
-        store(seen, 0, i, fill(load(seen, 0, i), 0.0))
-    fours = count // 4 * 4
-    for b in range(0, fours, 4):
-        for i in range(0, whole, v):
-            two = absolute(load(x, rows[b], i)) + absolute(load(x, rows[b + 1], i))
-            others = absolute(load(x, rows[b + 2], i)) + absolute(load(x, rows[b + 3], i))
-            store(seen, 0, i, load(seen, 0, i) + (two + others))
-    for b in range(count):
-        for i in range(0 if b >= fours else whole, whole, v):
-            store(seen, 0, i, load(seen, 0, i) + absolute(load(x, rows[b], i)))
-        for i in range(whole, size):
-            seen[0, i] += abs(x[rows[b], i])
-    length = 0
-    for i in range(size):
-        features[1 + length] = i
-        length += 1 if seen[0, i] != 0 else 0
-    features[0] = max(length, 1)
-
-
-@kernel
-def copy_features(inputs, x, rows, features, pieces):
-    """inputs[b, k] <- x[rows[b], features[1 + k]] for the features[0] features.
-
-    A vector is a piece: one begins with each run of neighbouring features, and one behind another
-    in a run. What it has too much, the next piece overwrites. `pieces` int64 [2, I] is scratch.
-    """
-    v, size, count = lanes(inputs), x.shape[1], features[0]
-    k, number = 0, 0
-    while k < count and features[1 + k] + v <= size and k + v <= inputs.shape[1]:
-        pieces[0, number], pieces[1, number] = k, features[1 + k]
-        number += 1
-        end = k + 1
-        while end < count and end < k + v and features[1 + end] == features[end] + 1:
-            end += 1
-        k = end
-    for b in range(inputs.shape[0]):
-        row = rows[b]
-        for n in range(number):
-            store(inputs, b, pieces[0, n], load(x, row, pieces[1, n]))
-        for rest in range(k, count):
-            inputs[b, rest] = x[row, features[1 + rest]]
 
 
 @glue

@@ -89,8 +89,8 @@ class Workspace(NamedTuple):
     team's: loss, right answers and weight of each pass of a step; norms float64, the team's: a sum
     for each chunk of each tensor;
     features int64 [1 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass, their
-    numbers, and scratch; pieces int64 [2, I]: scratch of the gather; every int64: 0, 1, 2 ... as
-    far as the widest layer and the rows of a pass go.
+    numbers, and scratch; every int64: 0, 1, 2 ... as far as the widest layer and the rows of a pass
+    go.
     """
 
     member: int
@@ -103,7 +103,6 @@ class Workspace(NamedTuple):
     parts: Any
     norms: Any
     features: Any
-    pieces: Any
     every: Any
 
 

@@ -19,8 +19,7 @@ def argument_types(dtype: Any) -> tuple[Any, ...]:
     integers, floats, table = np.zeros(1, np.int64), np.zeros(1), np.zeros((1, 1))
     tables = np.zeros((1, COLUMNS), np.int64), table, np.zeros((1, 1), np.int64)
     plan = Plan(*tables, *[0] * (len(Plan._fields) - len(tables)))
-    lists = integers, np.zeros((2, 1), np.int64), integers
-    work = Workspace(0, 0, vector, vector, vector, integers, table, table, floats, *lists)
+    work = Workspace(0, 0, *[vector] * 3, integers, table, table, floats, *[integers] * 2)
     samples = Samples(matrix, integers, matrix, floats, integers)
     job = Job(**{name: kind() for name, kind in Job.__annotations__.items()})
     arguments = (

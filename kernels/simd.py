@@ -525,6 +525,61 @@ def first_lanes(count: int, inside: Any, outside: Any) -> Any:
     return np.where(np.arange(len(inside)) < count, inside, outside)
 
 
+def _either(typing: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        bits = [builder.bitcast(value, vector.llvm_integers) for value in values]
+        return builder.bitcast(builder.or_(*bits), vector.llvm)
+
+    return signature(a, a, b), codegen
+
+
+@compiles_to(_either)
+def either(a: Any, b: Any) -> Any:
+    """The bits of a or b; a lane is zero where both are."""
+    kind = f"u{a.itemsize}"
+    return (a.view(kind) | b.view(kind)).view(a.dtype)
+
+
+def _nonzero_lanes(typing: Any, a: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        zeros = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        lanes = builder.fcmp_unordered("!=", values[0], zeros)
+        return builder.zext(builder.bitcast(lanes, ir.IntType(vector.lanes)), INT64)
+
+    return signature(types.int64, a), codegen
+
+
+@compiles_to(_nonzero_lanes)
+def nonzero_lanes(a: Any) -> int:
+    """An integer whose bit n says that lane n is not zero."""
+    return sum(1 << n for n, value in enumerate(a) if value != 0)
+
+
+def _compress(typing: Any, a: Any, mask: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        bits = ir.VectorType(ir.IntType(1), vector.lanes)
+        chosen = builder.bitcast(builder.trunc(values[1], ir.IntType(vector.lanes)), bits)
+        name = f"llvm.experimental.vector.compress.v{vector.lanes}f{vector.dtype.bitwidth}"
+        kind = ir.FunctionType(vector.llvm, [vector.llvm, bits, vector.llvm])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        zeros = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        return builder.call(function, [values[0], chosen, zeros])
+
+    return signature(a, a, types.int64), codegen
+
+
+@compiles_to(_compress)
+def compress(a: Any, mask: int) -> Any:
+    """The lanes whose bit of a mask is set, side by side, then zeros; slow without AVX-512."""
+    chosen = [n for n in range(len(a)) if mask >> n & 1]
+    out = np.zeros_like(a)
+    out[: len(chosen)] = a[chosen]
+    return out
+
+
 SQUARE_SUMS = 8  # sums that do not wait for each other
 
 
