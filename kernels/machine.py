@@ -42,6 +42,9 @@ STRIP_ROWS = 64
 DESCENT_BLOCK = 1024
 # rows up to which W is not transposed for dA = dZ W^T, but with at least so many outputs
 FEW_ROWS, WIDE_OUTPUT = 8, 64
+# rows of a pass up to which those of the next are asked for while gradients are made; of more, the
+# lines on their way from memory hold up the products for longer than waiting for them takes
+ASKED_ROWS = 64
 # from how many features on a pass looks for those that are zero in all its rows
 SKIPPED_FEATURES = 64
 # a narrow output layer is summed over at most this many fixed blocks of units

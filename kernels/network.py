@@ -119,6 +119,7 @@ from .team import barrier, share
 from .tile import Ahead
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
+ASKED_ROWS = machine.ASKED_ROWS
 FEW_ROWS, WIDE_OUTPUT = machine.FEW_ROWS, machine.WIDE_OUTPUT
 
 
@@ -587,7 +588,7 @@ def places_of(work, features, first):
 @glue
 def ahead_of(work, upcoming, is_first, a, top, bottom):
     """What a product with a^T asks memory for: upcoming inputs, or else more columns of `a`."""
-    if is_first and upcoming.rows == a.shape[0] and a.shape[1] > 0:
+    if is_first and upcoming.rows == a.shape[0] <= ASKED_ROWS and a.shape[1] > 0:
         rows, x = upcoming.order[upcoming.first :], upcoming.x
         step = (((bottom - top) * x.itemsize) << 8) // a.shape[1]
         return Ahead(address_of(x, 0, top), x.strides[0], step, rows)

@@ -30,7 +30,9 @@ from fastmlp.kernels.simd import (
     atomic_store,
     by_dtype,
     choose_less,
+    compress,
     copy_sign,
+    either,
     fill,
     first_lanes,
     fma,
@@ -42,6 +44,7 @@ from fastmlp.kernels.simd import (
     lanes,
     load,
     matrix,
+    nonzero_lanes,
     panels,
     pause,
     polynomial,
@@ -326,6 +329,26 @@ def test_first_lanes(dtype: type) -> None:
     for count in range(-1, v + 3):
         choose_first_lanes(out, x, count)
         np.testing.assert_array_equal(out[0], np.where(np.arange(v) < count, x[0], x[1]))
+
+
+@kernel
+def compress_lanes(out, x):
+    mask = nonzero_lanes(either(load(x, 0, 0), load(x, 1, 0)))
+    store(out, 0, 0, compress(load(x, 2, 0), mask))
+    return mask
+
+
+@DTYPES
+def test_lanes_that_are_not_zero_side_by_side(dtype: type) -> None:
+    rng = np.random.default_rng(6)
+    for density in (0.0, 0.1, 0.5, 1.0):
+        x = whole_numbers(dtype, 3)
+        x[:2] *= rng.random(x[:2].shape) < density
+        out = np.full((1, x.shape[1]), np.nan, dtype)
+        used = (x[0] != 0) | (x[1] != 0)
+        assert compress_lanes(out, x) == sum(1 << n for n in np.flatnonzero(used).tolist())
+        np.testing.assert_array_equal(out[0, : used.sum()], x[2, used])
+        assert not out[0, used.sum() :].any()
 
 
 # --- memory

@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 }
 only_x86 = pytest.mark.skipif(not machine.IS_X86, reason="names the features of an x86 CPU")
 # Kernel tests that say something about widths; the training itself is in `workload`.
-KERNEL_TESTS = [f"test_kernels_{name}.py" for name in ("gemm", "simd")]
+KERNEL_TESTS = [f"test_kernels_{name}.py" for name in ("features", "gemm", "simd")]
 
 
 def workload() -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""The features that are not zero in all rows, and their copies, against NumPy."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fastmlp.kernels.features import gather_features
+
+Array = NDArray[Any]
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+UNTOUCHED = -7.0
+
+
+def gather(x: Array, rows: Array, width: int) -> tuple[Array, Array, Array]:
+    """Call the kernel; return the features, their copies, and what is behind the inputs' rows."""
+    count, size = len(rows), x.shape[1]
+    flat = np.full((count + 1) * width, UNTOUCHED, x.dtype)
+    inputs = flat[: count * width].reshape(count, width)
+    features = np.zeros(1 + size + 1, np.int64)
+    gather_features(inputs, x, rows, features)
+    used = features[1 : 1 + features[0]]
+    return used, inputs[:, : len(used)], flat[count * width :]
+
+
+def expected(x: Array, rows: Array) -> Array:
+    used = np.flatnonzero((x[rows] != 0).any(axis=0))
+    return used if len(used) else np.zeros(1, np.int64)
+
+
+@DTYPES
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_against_numpy(dtype: type, data: st.DataObject) -> None:
+    size, samples = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 20))
+    count = data.draw(st.integers(1, 9))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    share = data.draw(st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
+    x = np.where(rng.random((samples, size)) < share, rng.normal(size=(samples, size)), 0)
+    x = x.astype(dtype)
+    rows = rng.integers(0, samples, count)
+    used, copies, behind = gather(x, rows, -(-size // 16) * 16)
+    np.testing.assert_array_equal(used, expected(x, rows))
+    np.testing.assert_array_equal(copies, x[rows][:, used])
+    assert (behind == UNTOUCHED).all()
+
+
+@DTYPES
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "subnormal"])
+def test_what_is_not_zero_is_never_left_out(dtype: type, value: Any) -> None:
+    """Wherever it is: in whole blocks and behind the last."""
+    number = np.finfo(dtype).smallest_subnormal if value == "subnormal" else dtype(value)
+    for place in range(150):
+        x = np.zeros((3, 150), dtype)
+        x[2, place] = number
+        used, copies, _ = gather(x, np.array([0, 2, 1]), 160)
+        assert used.tolist() == [place]
+        np.testing.assert_array_equal(copies[:, 0], [0, number, 0])
+
+
+@DTYPES
+def test_negative_zeros_are_zero(dtype: type) -> None:
+    x = np.zeros((2, 150), dtype)
+    x[0], x[1, 3] = -0.0, 1.0
+    used, copies, _ = gather(x, np.array([0, 1]), 160)
+    assert used.tolist() == [3]
+    np.testing.assert_array_equal(copies, [[-0.0], [1.0]])
+    assert np.signbit(copies[0, 0])
