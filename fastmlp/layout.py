@@ -21,6 +21,7 @@ from .kernels import clip, machine
 from .kernels import plan as kernel_plan
 from .kernels.gemm import PANEL_VECTORS
 from .kernels.plan import Plan
+from .kernels.tile import ROWS_OF_BITS
 from .norms import BatchNorm
 
 Vector = NDArray[Any]
@@ -248,12 +249,14 @@ def place_of(tensor: Tensor) -> tuple[int, int]:
     return tensor.layer, COLUMNS[tensor.kind]
 
 
-def feature_lists(layout: Layout, rows: int, used: bool = True) -> tuple[Vector, Vector]:
-    """`features` and `every` of a workspace for passes of `rows`; nothing if not used."""
+def feature_lists(layout: Layout, rows: int, used: bool = True) -> tuple[Vector, ...]:
+    """`features`, `nonzero`, `every` of a workspace for passes of `rows`; nothing if not used."""
     if not used:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return (np.zeros(0, np.int64),) * 3
+    inputs = layout.sizes[0]
     return (
-        np.zeros(1 + layout.sizes[0] + machine.STRIP_ROWS, np.int64),
+        np.zeros(2 + inputs + machine.STRIP_ROWS, np.int64),
+        np.zeros((rows + ROWS_OF_BITS - 1) * (inputs // 64 + 2), np.int64),
         np.arange(max(rows, *layout.strides)),
     )
 

@@ -1,28 +1,35 @@
 """The features that are not zero in all rows of a batch: which they are, and their copies.
 
 Many inputs are zero throughout a small batch, as the borders of images are. What is zero adds
-nothing to a sum, so products take the others alone, by a list (`tile.py`).
+nothing to a sum, so products take the others alone, by a list. Of those, most are zero in most of
+the rows: a bit for each tells the tiles of the products which steps they can leave out (`tile.py`).
 """
 
 import numpy as np
 
-from ._jit import inlined, kernel
+from ._jit import JIT_DISABLED, inlined, kernel
 from .machine import HAS_AVX512
-from .simd import compress, either, fill, lanes, load, nonzero_lanes, store
+from .simd import compress, count_bits, either, fill, lanes, load, nonzero_lanes, store
 
 BLOCK = 4  # vectors of features that are looked at together
+LOW_BITS = 2**63 - 1
+FINDS_ZEROS = HAS_AVX512 and not JIT_DISABLED  # NumPy's products do not skip them
 
 
 @kernel
-def gather_features(inputs, x, rows, features):
+def gather_features(inputs, x, rows, features, nonzero, words):
     """inputs[b, k] <- x[rows[b], f] for the k-th feature f that is not zero in all B rows.
 
-    features int64 [1 + I] <- how many these are, at least one, so that no product is without depth,
-    and which. Block by block, so that x is still in L1 when it is copied.
+    features int64 [2 + I] <- how many these are, at least one, so that no product is without depth;
+    whether `nonzero` is to be used; and which they are. nonzero int64 <- a bit for each element of
+    `inputs` that is not zero, see `tile.NonZero`, `words` of them for each row. Block by block, so
+    that x is still in L1 when it is copied.
     """
     v, size, count = lanes(x), x.shape[1], inputs.shape[0]
     whole = size // (BLOCK * v) * BLOCK * v
     features[0] = 0
+    for n in range(count):
+        nonzero[n * words] = 0
     for first in range(0, whole, BLOCK * v):
         a, b, c, d = used_lanes(x, rows, count, first)
         at = features[0]
@@ -30,13 +37,14 @@ def gather_features(inputs, x, rows, features):
         at_c = append(features, b, first + v, v)
         at_d = append(features, c, first + 2 * v, v)
         append(features, d, first + 3 * v, v)
-        if HAS_AVX512:  # what a vector has too much, the next one overwrites
+        if FINDS_ZEROS:  # what a vector has too much, the next one overwrites
             for n in range(count):
                 row = rows[n]
-                store(inputs, n, at, compress(load(x, row, first), a))
-                store(inputs, n, at_b, compress(load(x, row, first + v), b))
-                store(inputs, n, at_c, compress(load(x, row, first + 2 * v), c))
-                store(inputs, n, at_d, compress(load(x, row, first + 3 * v), d))
+                bits = compress_to(inputs, n, at, load(x, row, first), a)
+                bits |= compress_to(inputs, n, at_b, load(x, row, first + v), b) << (at_b - at)
+                bits |= compress_to(inputs, n, at_c, load(x, row, first + 2 * v), c) << (at_c - at)
+                bits |= compress_to(inputs, n, at_d, load(x, row, first + 3 * v), d) << (at_d - at)
+                add_bits(nonzero, n * words, at, bits)
         else:
             copy_listed(inputs, x, rows, features, at)
     at = features[0]
@@ -48,6 +56,31 @@ def gather_features(inputs, x, rows, features):
     if features[0] == 0:
         append(features, 1, 0, 1)
     copy_listed(inputs, x, rows, features, at)
+    features[1] = 0
+    if FINDS_ZEROS:
+        total = 0
+        for n in range(count):
+            for k in range(at, features[0]):
+                add_bits(nonzero, n * words, k, np.int64(inputs[n, k] != 0))
+            for word in range((features[0] + 63) // 64):
+                total += count_bits(nonzero[n * words + word])
+        features[1] = 2 * total < features[0] * count
+
+
+@inlined
+def compress_to(inputs, n, at, vector, mask):
+    """Store the lanes of a mask in row n from column `at` on; return which are not zero."""
+    together = compress(vector, mask)
+    store(inputs, n, at, together)
+    return nonzero_lanes(together)
+
+
+@inlined
+def add_bits(nonzero, row, at, bits):
+    """Put up to 64 bits behind the first `at` of a row; the next word begins with the rest."""
+    word, place = row + (at >> 6), at & 63
+    nonzero[word] |= bits << place
+    nonzero[word + 1] = ((bits >> 1) & LOW_BITS) >> (63 - place)
 
 
 @inlined
@@ -68,7 +101,7 @@ def append(features, mask, first, count):
     """Append to the list the features first + n for each bit n of `count`; return its length."""
     length = features[0]
     for n in range(count):
-        features[1 + length] = first + n
+        features[2 + length] = first + n
         length += (mask >> n) & 1
     features[0] = length
     return length
@@ -79,4 +112,4 @@ def copy_listed(inputs, x, rows, features, at):
     """Copy the features of the list from number `at` on."""
     for n in range(inputs.shape[0]):
         for k in range(at, features[0]):
-            inputs[n, k] = x[rows[n], features[1 + k]]
+            inputs[n, k] = x[rows[n], features[2 + k]]

@@ -12,14 +12,15 @@ split of columns or rows between threads, or of the depth between calls, gives t
 
 With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
-of `a`: they add nothing to a sum, and their rows of a gradient are zero. Products with a^T ask
-memory for what an `Ahead` says.
+of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
+panels leave out more: in each tile, those k for which it is zero. Products with a^T ask memory for
+what an `Ahead` says.
 """
 
 from . import machine
 from ._jit import glue, inlined, kernel
 from .simd import address_of, fill, fma, lane_sum, lanes, load, panels, store, transpose_block
-from .tile import Ahead, descend_panel, product_panel
+from .tile import Ahead, NonZero, descend_panel, product_panel
 
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 # but as wide for so few rows: one row of three vectors would wait for each sum to be ready
@@ -38,12 +39,35 @@ def vectors_of(c):
 @kernel
 def next_width(left):
     """How many vectors the next panel has: three, or four where that leaves no narrow one."""
-    return 4 if left == 4 or left == 8 else min(left, 3)
+    return 4 if left % 4 == 0 else min(left, 3)
+
+
+@glue
+def nothing_known(every):
+    """A `NonZero` that says nothing of an operand."""
+    return NonZero(every[:0], 0, 0)
+
+
+@glue
+def knows_zeros(nonzero):
+    """Whether it is known which elements of an operand are zero."""
+    if nonzero is None:
+        return False
+    return nonzero.words.shape[0] > 0
 
 
 def _product(turned):
     @kernel
-    def product(c, a, b, start, chosen=None, ahead=None):
+    def panel_without_zeros(c, j, a, b, start, chosen, ahead, nonzero, top, end, width):
+        if nonzero is None:
+            return
+        if width == 4:
+            product_panel(c, j, a, b, start, chosen, ahead, nonzero, top, end, 4, turned)
+        else:
+            product_panel(c, j, a, b, start, chosen, ahead, nonzero, top, end, 3, turned)
+
+    @kernel
+    def product(c, a, b, start, chosen=None, ahead=None, nonzero=None):
         v, vectors = lanes(c), vectors_of(c)
         rows, depth = (a.shape[1], a.shape[0]) if turned else a.shape
         # where b stays in L1 as a whole, blocks of rows would gain nothing
@@ -54,15 +78,19 @@ def _product(turned):
                 width = next_width(left)
                 if not turned and left >= WIDE_VECTORS and rows <= WIDE_ROWS:
                     width = WIDE_VECTORS
-                    product_panel(c, j, a, b, start, chosen, ahead, top, end, WIDE_VECTORS, turned)
+                    product_panel(
+                        c, j, a, b, start, chosen, ahead, None, top, end, WIDE_VECTORS, turned
+                    )
+                elif width >= 3 and knows_zeros(nonzero):
+                    panel_without_zeros(c, j, a, b, start, chosen, ahead, nonzero, top, end, width)
                 elif width == 4:
-                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 4, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 4, turned)
                 elif width == 3:
-                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 3, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 3, turned)
                 elif width == 2:
-                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 2, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 2, turned)
                 else:
-                    product_panel(c, j, a, b, start, chosen, ahead, top, end, 1, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 1, turned)
                 j, left = j + width * v, left - width
 
     return product
@@ -82,20 +110,33 @@ def columns_ahead(a, every):
 
 
 @kernel
-def descend(c, a, b, rate, chosen, ahead=None):
+def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
     """c[chosen] -= rate a^T b for a [K, M] and b [K, N], at most four vectors wide.
 
     K times the vectors of b should fit L1: the depth is not cut.
     """
     width = vectors_of(c)
-    if width == 4:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, 4)
+    if width >= 3 and knows_zeros(nonzero):
+        descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width)
+    elif width == 4:
+        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 4)
     elif width == 3:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, 3)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 3)
     elif width == 2:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, 2)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 2)
     else:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, 1)
+        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 1)
+
+
+@kernel
+def descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width):
+    """The same for three or four vectors; each tile leaves out the rows in which it is zero."""
+    if nonzero is None:
+        return
+    if width == 4:
+        descend_panel(c, 0, a, b, rate, chosen, ahead, nonzero, 4)
+    else:
+        descend_panel(c, 0, a, b, rate, chosen, ahead, nonzero, 3)
 
 
 @kernel
@@ -142,7 +183,8 @@ def multiply_by_transpose(c, a, b, start, every, memory, place):
             count = (stop - k + v - 1) // v
             block = panels(memory, place, width, count * v, count * v * v, v)
             transpose(block, b[k // v : k // v + count, j:end])
-            multiply(columns, a[:, k:stop], block, before, every[: stop - k])
+            nothing = nothing_known(every)
+            multiply(columns, a[:, k:stop], block, before, every[: stop - k], None, nothing)
             before = columns
         j = end
 

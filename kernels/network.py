@@ -29,6 +29,7 @@ from .gemm import (
     multiply_transposed,
     next_width,
     no_row_products,
+    nothing_known,
     pack,
     store_row_products,
 )
@@ -83,6 +84,7 @@ from .plan import (
     last_of,
     logits_of,
     moments_of,
+    nonzero_of,
     own_part_of,
     owners_of,
     packed_deltas_of,
@@ -150,7 +152,8 @@ def gather(plan, work, theta, samples, order, first, p):
     end = min(high, plan.table[0, SIZE])
     inputs = activations_of(plan, work, 0, p, 0, 0, plan.table[0, LD])
     if skips_features(plan, 1):
-        gather_features(inputs, samples.x, work.rows, work.features)
+        known = nonzero_of(plan, work, 1, 0)
+        gather_features(inputs, samples.x, work.rows, work.features, work.nonzero, known.stride)
         return
     v = lanes(inputs)
     rounded = low + (max(end - low, 0) + v - 1) // v * v  # what is read too much is never used
@@ -193,7 +196,8 @@ def partial_logits(plan, work, theta, p):
         if top == 0:
             start = row_of(plan, theta, last, BIAS, 0, ld)
         w = weights_of(plan, theta, last, top, bottom, 0, ld)
-        multiply(part, a, w, start, work.every[: bottom - top])
+        nothing = nothing_known(work.every)
+        multiply(part, a, w, start, work.every[: bottom - top], None, nothing)
 
 
 @glue
@@ -273,7 +277,7 @@ def weighted_sums(plan, work, theta, p, layer, z, low, high):
             features = features_of(plan, work, layer, bottom - top)
             a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
             w = weights_of(plan, theta, layer, top, bottom, low, high)
-            multiply(z, a, w, start, features)
+            multiply(z, a, w, start, features, None, nonzero_of(plan, work, layer, 0))
             start = z
 
 
@@ -548,7 +552,7 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
         if is_plain:
             a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
             ahead = ahead_of(work, upcoming, is_first, a, top, bottom)
-            descend(w, a, b, rule.rate, features, ahead)
+            descend(w, a, b, rule.rate, features, ahead, nonzero_of(plan, work, layer, 0))
         else:
             done = 0
             for i in range(0, bottom - top, STRIP_ROWS):
@@ -570,7 +574,8 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 elif done - first < rows:
                     fill_rows(g, 0.0)
                 places = places_of(work, features[first:done], i)
-                multiply_transposed(c, a, b, start, places, ahead)
+                nonzero = nonzero_of(plan, work, layer, first)
+                multiply_transposed(c, a, b, start, places, ahead, nonzero)
                 if rule.code != KEEP:
                     apply(rule, sink.parameters, place, inputs * v, g)
         j += width * v

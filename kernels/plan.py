@@ -10,6 +10,7 @@ from . import machine
 from ._jit import glue, inlined, kernel
 from .simd import lanes, matrix, panels
 from .team import share
+from .tile import ROWS_OF_BITS, NonZero
 
 # Columns of the layer table; row 0 is the input.
 # Units, row stride, units in an indivisible block of ownership:
@@ -103,6 +104,7 @@ class Workspace(NamedTuple):
     parts: Any
     norms: Any
     features: Any
+    nonzero: Any
     every: Any
 
 
@@ -344,8 +346,16 @@ def skips_features(plan, layer):
 def features_of(plan, work, layer, count):
     """Which of `count` inputs of a layer take part: its `a` has those columns, and no others."""
     if skips_features(plan, layer):
-        return work.features[1 : 1 + work.features[0]]
+        return work.features[2 : 2 + work.features[0]]
     return work.every[:count]
+
+
+@glue
+def nonzero_of(plan, work, layer, first):
+    """Which of the inputs of a layer, from column `first` on, are not zero, as far as is known."""
+    known = skips_features(plan, layer) and work.features[1] != 0
+    stride = work.nonzero.shape[0] // (plan.rows + ROWS_OF_BITS - 1)
+    return NonZero(work.nonzero if known else work.nonzero[:0], stride, first)
 
 
 @glue

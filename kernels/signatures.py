@@ -19,8 +19,8 @@ def argument_types(dtype: Any) -> tuple[Any, ...]:
     integers, floats, table = np.zeros(1, np.int64), np.zeros(1), np.zeros((1, 1))
     tables = np.zeros((1, COLUMNS), np.int64), table, np.zeros((1, 1), np.int64)
     plan = Plan(*tables, *[0] * (len(Plan._fields) - len(tables)))
-    step = integers, table, table, floats
-    work = Workspace(0, 0, vector, vector, vector, *step, integers, integers)
+    step, lists = (integers, table, table, floats), (integers, integers, integers)
+    work = Workspace(0, 0, vector, vector, vector, *step, *lists)
     samples = Samples(matrix, integers, matrix, floats, integers)
     job = Job(**{name: kind() for name, kind in Job.__annotations__.items()})
     arguments = (

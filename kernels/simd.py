@@ -580,6 +580,19 @@ def compress(a: Any, mask: int) -> Any:
     return out
 
 
+def _count_bits(typing: Any, bits: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        return builder.ctpop(values[0])
+
+    return signature(types.int64, types.int64), codegen
+
+
+@compiles_to(_count_bits)
+def count_bits(bits: int) -> int:
+    """How many bits of an int64 are set."""
+    return (int(bits) & (1 << 64) - 1).bit_count()
+
+
 SQUARE_SUMS = 8  # sums that do not wait for each other
 
 

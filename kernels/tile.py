@@ -6,7 +6,8 @@ row of b and broadcasts one element of a for each row of the tile. What becomes 
 they are there, is the caller's: they are stored, or move the parameters.
 
 A list may say that row k of the product's depth is not row k of b, but row chosen[k]; if `a` is
-turned, that the product's row i is row chosen[i] of c. It leaves out what is known to be zero.
+turned, that the product's row i is row chosen[i] of c. It leaves out what is known to be zero in
+all of `a`; a `NonZero` lets each tile leave out the steps of k in which its part of `a` is zero.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from .simd import (
 INT64 = ir.IntType(64)
 EDGES = (8, 4, 2, 1)  # heights of the tiles for the rows that are left
 AHEAD = 16  # rows between asking for parameters and changing them
+ROWS_OF_BITS = 4  # that are looked at together
 STEPS_AHEAD = 8  # of k between asking for a line of a turned `a` and reading it
 
 
@@ -53,6 +55,18 @@ class Ahead(NamedTuple):
     stride: int
     step: int
     rows: Any
+
+
+class NonZero(NamedTuple):
+    """Which elements of an operand `a` are not zero: bit first + j of row i is set for a[i, j].
+
+    words int64, `stride` of them for each row, the lowest bits first; a word is to spare at the end
+    of each row, and `ROWS_OF_BITS` - 1 rows behind the last. Without words, nothing is known.
+    """
+
+    words: Any
+    stride: int
+    first: int
 
 
 class _Operand:
@@ -165,11 +179,13 @@ class _Panel:
         b: _Operand,
         chosen: _List,
         asking: _Asking | None,
+        bits: "_Bits | None" = None,
     ) -> None:
         self._builder, self._width, self._turned = builder, width, turned
         self._a, self._b, self._chosen, self._asking = a, b, chosen, asking
+        self._bits = bits
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
-        self.height = _height(width, turned)
+        self.height = machine.SKIPPING_ROWS if bits else _height(width, turned)
 
     def for_tiles(self, first: Any, end: Any, emit: Callable[[Any, int], None]) -> None:
         """Emit the loops over tiles of rows, lower ones at the end; `emit` gets row and height."""
@@ -192,42 +208,193 @@ class _Panel:
         numbers = [builder.add(row, INT64(r)) for r in range(len(initial))]
         rows = [builder.gep(a.base, [n]) if self._turned else a.row(n) for n in numbers]
         ask = self._asking(row) if self._asking else None
+        if self._bits:
+            return self._sums_of_bits(self._bits, row, rows, ask, initial, first_k, end_k)
         before = builder.block
         body = builder.append_basic_block("depth")
         done = builder.append_basic_block("done")
         builder.branch(body)
         builder.position_at_end(body)
         k = builder.phi(INT64)
-        sums = [[builder.phi(self._b.vector.llvm) for _ in row] for row in initial]
-        step = builder.mul(k, a.stride) if self._turned else k
-        number = k if self._turned else self._chosen[k]
-        b_row = self._b.load(number, self._width)
+        sums = self._phis(initial, before)
         if ask:
             emit_prefetch(builder, ask(k), TO_L2)
         if self._turned:  # its rows are farther apart than the hardware's prefetchers follow
-            later = builder.mul(builder.add(k, INT64(STEPS_AHEAD)), a.stride)
-            emit_prefetch(builder, builder.gep(rows[0], [later]), TO_L1)
-        totals = []
-        for place, before_k in zip(rows, sums, strict=True):
-            factor = builder.load(builder.gep(place, [step]))
-            factor = broadcast_scalar(builder, self._b.vector.llvm, factor)
-            pairs = zip(b_row, before_k, strict=True)
-            totals.append([emit_fma(builder, self._b.vector, factor, b, s) for b, s in pairs])
+            self._ask_for_later(rows, k)
+        totals = self._add_products(rows, k, sums)
         next_k = builder.add(k, INT64(1))
         k.add_incoming(first_k, before)
         k.add_incoming(next_k, body)
-        for phis, firsts, lasts in zip(sums, initial, totals, strict=True):
-            for phi, first, last in zip(phis, firsts, lasts, strict=True):
-                phi.add_incoming(first, before)
-                phi.add_incoming(last, body)
+        self._close(sums, totals)
         builder.cbranch(builder.icmp_signed("<", next_k, end_k), body, done)
         builder.position_at_end(done)
         return totals
 
+    def _sums_of_bits(
+        self, known: "_Bits", row: Any, rows: list[Any], ask: Callable[[Any], Any] | None,
+        initial: list[list[Any]], first_k: Any, end_k: Any,
+    ) -> list[list[Any]]:  # fmt: skip
+        """The same over those k alone that have a bit; they come in words of 64."""
+        builder, height = self._builder, len(initial)
+        before = builder.block
+        word, body, after, done = map(
+            builder.append_basic_block, ("word", "depth", "after", "done")
+        )
+        builder.branch(word)
+        builder.position_at_end(word)
+        base = builder.phi(INT64)
+        outer = self._phis(initial, before)
+        end = _least(builder, end_k, builder.add(base, INT64(64)))
+        if self._turned:
+            bits = known.of_columns(row, height, base, end, ask)
+        else:
+            bits = known.of_rows(row, height, base, end)
+        entry = builder.block
+        builder.cbranch(builder.icmp_unsigned("!=", bits, INT64(0)), body, after)
+        builder.position_at_end(body)
+        left = builder.phi(INT64)
+        left.add_incoming(bits, entry)
+        inner = self._phis(outer, entry)
+        k = builder.add(base, builder.cttz(left, ir.IntType(1)(1)))
+        if ask and not self._turned:
+            emit_prefetch(builder, ask(k), TO_L2)
+        if self._turned:
+            self._ask_for_later(rows, k)
+        totals = self._add_products(rows, k, inner)
+        rest = builder.and_(left, builder.sub(left, INT64(1)))
+        left.add_incoming(rest, body)
+        self._close(inner, totals)
+        builder.cbranch(builder.icmp_unsigned("!=", rest, INT64(0)), body, after)
+        builder.position_at_end(after)
+        results: list[list[Any]] = []
+        for firsts, lasts in zip(outer, totals, strict=True):
+            results.append([])
+            for first, last in zip(firsts, lasts, strict=True):
+                phi = builder.phi(first.type)
+                phi.add_incoming(first, entry)
+                phi.add_incoming(last, body)
+                results[-1].append(phi)
+        next_base = builder.add(base, INT64(64))
+        base.add_incoming(first_k, before)
+        base.add_incoming(next_base, after)
+        self._close(outer, results)
+        builder.cbranch(builder.icmp_signed("<", next_base, end_k), word, done)
+        builder.position_at_end(done)
+        return results
+
+    def _phis(self, values: list[list[Any]], block: Any) -> list[list[Any]]:
+        """Variables of a loop, which begin with what comes from a block."""
+        phis = [[self._builder.phi(value.type) for value in row] for row in values]
+        for firsts, row in zip(values, phis, strict=True):
+            for first, phi in zip(firsts, row, strict=True):
+                phi.add_incoming(first, block)
+        return phis
+
+    def _close(self, phis: list[list[Any]], values: list[list[Any]]) -> None:
+        """Let variables of a loop become these values at the end of each round."""
+        for row, lasts in zip(phis, values, strict=True):
+            for phi, last in zip(row, lasts, strict=True):
+                phi.add_incoming(last, self._builder.block)
+
+    def _ask_for_later(self, rows: list[Any], k: Any) -> None:
+        later = self._builder.mul(self._builder.add(k, INT64(STEPS_AHEAD)), self._a.stride)
+        emit_prefetch(self._builder, self._builder.gep(rows[0], [later]), TO_L1)
+
+    def _add_products(self, rows: list[Any], k: Any, sums: list[list[Any]]) -> list[list[Any]]:
+        """The sums of a tile, and a step of k."""
+        builder, vector = self._builder, self._b.vector
+        step = builder.mul(k, self._a.stride) if self._turned else k
+        b_row = self._b.load(k if self._turned else self._chosen[k], self._width)
+        totals = []
+        for place, before_k in zip(rows, sums, strict=True):
+            factor = broadcast_scalar(
+                builder, vector.llvm, builder.load(builder.gep(place, [step]))
+            )
+            pairs = zip(b_row, before_k, strict=True)
+            totals.append([emit_fma(builder, vector, factor, b, s) for b, s in pairs])
+            if self._bits:
+                totals[-1] = _keep_order(builder, totals[-1])
+        return totals
+
+
+def _keep_order(builder: Any, values: list[Any]) -> list[Any]:
+    """Nothing, but that these are computed before what memory is read for later.
+
+    LLVM would load all factors first, more than there are registers.
+    """
+    if not machine.HAS_AVX512:
+        return values
+    kinds, count = [value.type for value in values], len(values)
+    results = kinds[0] if count == 1 else ir.LiteralStructType(kinds)
+    names = [*["=v"] * count, *map(str, range(count)), "~{memory}"]
+    nothing = ir.InlineAsm(ir.FunctionType(results, kinds), "", ",".join(names), side_effect=True)
+    result = builder.call(nothing, values)
+    return [result] if count == 1 else [builder.extract_value(result, n) for n in range(count)]
+
+
+class _Bits:
+    """The bits of a `NonZero`, put together for a tile: the k in which it is not all zero."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        words, self._stride, self._first = (builder.extract_value(value, n) for n in range(3))
+        self._builder, self._data = builder, ArrayParts(context, builder, kind[0], words).data
+
+    def _row(self, number: Any) -> Any:
+        return self._builder.gep(self._data, [self._builder.mul(number, self._stride)])
+
+    def of_rows(self, row: Any, height: int, first_k: Any, end_k: Any) -> Any:
+        """A word of bits for first_k to end_k - 1, at most 64, of rows of `a`."""
+        b, used = self._builder, INT64(0)
+        at = b.add(first_k, self._first)
+        for n in range(height):
+            place = b.gep(self._row(b.add(row, INT64(n))), [b.ashr(at, INT64(6))])
+            low, high = b.load(place), b.load(b.gep(place, [INT64(1)]))
+            used = b.or_(used, b.call(_shift_right(b), [high, low, b.and_(at, INT64(63))]))
+        return b.and_(used, _ones(b, b.sub(end_k, first_k)))
+
+    def of_columns(
+        self, column: Any, height: int, first_k: Any, end_k: Any, ask: Callable[[Any], Any] | None
+    ) -> Any:
+        """The same of columns of a turned `a`, whose rows are the k; asks for what is each k's."""
+        b, count = self._builder, self._builder.sub(end_k, first_k)
+        at = b.add(column, self._first)
+        mask = b.shl(INT64((1 << height) - 1), b.and_(at, INT64(7)))
+        offset = b.ashr(at, INT64(3))
+        bits = cgutils.alloca_once(b, INT64)
+        b.store(INT64(0), bits)
+        with cgutils.for_range_slice(b, INT64(0), count, INT64(ROWS_OF_BITS)) as (n, _):
+            row, together = self._row(b.add(first_k, n)), INT64(0)
+            for i in range(ROWS_OF_BITS):
+                place = b.gep(b.bitcast(row, ir.IntType(8).as_pointer()), [offset])
+                word = b.load(b.bitcast(place, INT64.as_pointer()))
+                word.align = 1
+                bit = b.zext(b.icmp_unsigned("!=", b.and_(word, mask), INT64(0)), INT64)
+                together = b.or_(together, b.shl(bit, INT64(i)))
+                row = b.gep(row, [self._stride])
+                if ask:
+                    k = _least(b, b.add(n, INT64(i)), b.sub(count, INT64(1)))
+                    emit_prefetch(b, ask(b.add(first_k, k)), TO_L2)
+            b.store(b.or_(b.load(bits), b.shl(together, n)), bits)
+        return b.and_(b.load(bits), _ones(b, count))
+
+
+def _bits(context: Any, builder: Any, kind: Any, value: Any) -> _Bits | None:
+    return _Bits(context, builder, kind, value) if isinstance(kind, types.NamedTuple) else None
+
+
+def _ones(builder: Any, count: Any) -> Any:
+    """The lowest 1 to 64 bits set."""
+    return builder.lshr(INT64(-1), builder.sub(INT64(64), count))
+
+
+def _shift_right(builder: Any) -> Any:
+    kind = ir.FunctionType(INT64, [INT64] * 3)
+    return cgutils.get_or_insert_function(builder.module, kind, "llvm.fshr.i64")
+
 
 def _product_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, top: Any,
-    bottom: Any, vectors: Any, turned: Any,
+    typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, nonzero: Any,
+    top: Any, bottom: Any, vectors: Any, turned: Any,
 ) -> Any:  # fmt: skip
     width, is_turned = _literal(vectors), _literal(turned)
     if width is None or is_turned is None or len({m.dtype for m in (c, a, b, start)}) > 1:
@@ -245,7 +412,8 @@ def _product_panel(
         asking = _asking(context, builder, sig.args[6], values[6])
         if not is_turned:
             asking = _next_block(builder, b, chosen, width)
-        panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking)
+        bits = _bits(context, builder, sig.args[7], values[7])
+        panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking, bits)
         block = INT64(machine.DEPTH_BLOCK // width)
         with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
             end_k = _least(builder, builder.add(first_k, block), panel.depth)
@@ -262,19 +430,20 @@ def _product_panel(
                 for number, total in zip(numbers, totals, strict=True):
                     to.store(total, number)
 
-            panel.for_tiles(values[7], values[8], tile)
+            panel.for_tiles(values[8], values[9], tile)
         return context.get_dummy_value()
 
     args = (
-        c, types.int64, a, b, start, chosen, ahead, types.int64, types.int64, vectors, turned
+        c, types.int64, a, b, start, chosen, ahead, nonzero, types.int64, types.int64, vectors,
+        turned,
     )  # fmt: skip
     return signature(types.void, *args), codegen
 
 
 @compiles_to(_product_panel)
 def product_panel(
-    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, top: int, bottom: int,
-    vectors: int, turned: bool,
+    c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, nonzero: Any, top: int,
+    bottom: int, vectors: int, turned: bool,
 ) -> None:  # fmt: skip
     """c[I, J] = start[I, J] + a[I] @ b[:, J] for rows I and columns J.
 
@@ -305,8 +474,9 @@ def product_panel(
 
 
 def _descend_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, ahead: Any, vectors: Any
-) -> Any:
+    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, ahead: Any, nonzero: Any,
+    vectors: Any,
+) -> Any:  # fmt: skip
     width = _literal(vectors)
     if width is None or len({m.dtype for m in (c, a, b)}) > 1:
         return None
@@ -319,7 +489,8 @@ def _descend_panel(
         chosen = _List(context, builder, sig.args[5], values[5])
         asking = _asking(context, builder, sig.args[6], values[6])
         a, b = operand(2, INT64(0)), operand(3, values[1])
-        panel = _Panel(builder, width, True, a, b, chosen, asking)
+        bits = _bits(context, builder, sig.args[7], values[7])
+        panel = _Panel(builder, width, True, a, b, chosen, asking, bits)
         down = context.cast(builder, builder.fneg(values[4]), types.float64, c.dtype)
         down = broadcast_scalar(builder, vector.llvm, down)
         nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
@@ -341,13 +512,13 @@ def _descend_panel(
         panel.for_tiles(INT64(0), panel.rows, tile)
         return context.get_dummy_value()
 
-    args = (c, types.int64, a, b, types.float64, chosen, ahead, vectors)
+    args = (c, types.int64, a, b, types.float64, chosen, ahead, nonzero, vectors)
     return signature(types.void, *args), codegen
 
 
 @compiles_to(_descend_panel)
 def descend_panel(
-    c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, ahead: Any, vectors: int
+    c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, ahead: Any, nonzero: Any, vectors: int
 ) -> None:
     """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J and `ahead` as above; without a list, row i.
 

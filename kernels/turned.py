@@ -14,7 +14,7 @@ import numpy as np
 
 from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward
-from .gemm import columns_ahead, multiply, multiply_transposed
+from .gemm import columns_ahead, multiply, multiply_transposed, nothing_known
 from .loss import SOFTMAX_CROSS_ENTROPY, loss_backward, turned_sum_over_outputs
 from .network import rule_of
 from .optimizer import add, apply, fill_rows, penalty
@@ -146,7 +146,9 @@ def turned_forward(plan, work, theta, p):
             z = panels_at(plan, work, at, low, high, p)
             w = weights_to(plan, theta, layer, low, high)
             ahead = columns_ahead(w, work.every)
-            multiply_transposed(z, w, a, start, work.every[: high - low], ahead)
+            multiply_transposed(
+                z, w, a, start, work.every[: high - low], ahead, nothing_known(work.every)
+            )
         if layer < last_of(plan):
             z = units_at(plan, work, at, 0, size, p)
             number = plan.numbers[layer, PARAMETER]
@@ -198,7 +200,8 @@ def turned_backward(plan, work, sink, p):
                 high = min(low + v, size)
                 dz = panels_at(plan, work, at, low, high, p)
                 w = weights_to(plan, theta, layer, low, high)
-                multiply(da, w, dz, start, work.every[: high - low])
+                nothing = nothing_known(work.every)
+                multiply(da, w, dz, start, work.every[: high - low], None, nothing)
                 start = da
             saved = units_at(plan, work, saved_at(plan, layer - 1), 0, below, p)
             code, number = table[layer - 1, ACTIVATION], plan.numbers[layer - 1, PARAMETER]

@@ -75,7 +75,7 @@ def test_memory_is_what_is_allocated(sizes: list[int], batch: int, options: dict
         for work, _ in execution.workspaces
         for array in (
             *(work.shared, work.private, work.rows, work.scores, work.parts, work.norms),
-            *(work.features, work.every),
+            *(work.features, work.nonzero, work.every),
         )
     }
     assert cost.activations + cost.workspace == sum(arrays.values())

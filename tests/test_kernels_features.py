@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fastmlp.kernels.features import gather_features
+from fastmlp.kernels.features import FINDS_ZEROS, gather_features
 
 Array = NDArray[Any]
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -16,14 +16,23 @@ UNTOUCHED = -7.0
 
 
 def gather(x: Array, rows: Array, width: int) -> tuple[Array, Array, Array]:
-    """Call the kernel; return the features, their copies, and what is behind the inputs' rows."""
+    """Call the kernel; return the features, their copies, and what is behind the inputs' rows.
+
+    Which of the copies are zero must be right as well.
+    """
     count, size = len(rows), x.shape[1]
     flat = np.full((count + 1) * width, UNTOUCHED, x.dtype)
     inputs = flat[: count * width].reshape(count, width)
-    features = np.zeros(1 + size + 1, np.int64)
-    gather_features(inputs, x, rows, features)
-    used = features[1 : 1 + features[0]]
-    return used, inputs[:, : len(used)], flat[count * width :]
+    features, words = np.zeros(2 + size + 1, np.int64), size // 64 + 2
+    nonzero = np.full(count * words, 2**63 - 5)  # what an earlier batch has left there
+    gather_features(inputs, x, rows, features, nonzero, words)
+    used = features[2 : 2 + features[0]]
+    copies = inputs[:, : len(used)]
+    bits = np.unpackbits(nonzero.view(np.uint8), bitorder="little").reshape(count, -1)
+    assert features[1] == (FINDS_ZEROS and 2 * np.count_nonzero(copies) < copies.size)
+    if FINDS_ZEROS:
+        np.testing.assert_array_equal(bits[:, : len(used)] != 0, copies != 0)
+    return used, copies, flat[count * width :]
 
 
 def expected(x: Array, rows: Array) -> Array:

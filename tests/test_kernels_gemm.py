@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fastmlp.kernels import gemm, machine, optimizer, reference
 from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
 from fastmlp.kernels.simd import lanes, matrix, panels
+from fastmlp.kernels.tile import ROWS_OF_BITS, NonZero
 
 FUSED = machine.HAS_FMA and not JIT_DISABLED
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -106,6 +107,39 @@ def multiply_transposed_chosen(memory, c, a, b, start, chosen, every):
 def descend(memory, c, a, b, rate, chosen, every):
     a, ahead = matrix_at(memory, a), gemm.columns_ahead(matrix_at(memory, a), every)
     gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, chosen, ahead)
+
+
+@kernel
+def multiply_without_zeros(memory, c, a, b, start, chosen, nonzero):
+    gemm.multiply(
+        matrix_at(memory, c),
+        matrix_at(memory, a),
+        panels_at(memory, b),
+        matrix_at(memory, start),
+        chosen,
+        None,
+        nonzero,
+    )
+
+
+@kernel
+def multiply_transposed_without_zeros(memory, c, a, b, start, chosen, every, nonzero):
+    a = matrix_at(memory, a)
+    gemm.multiply_transposed(
+        panels_at(memory, c),
+        a,
+        panels_at(memory, b),
+        matrix_at(memory, start),
+        chosen,
+        gemm.columns_ahead(a, every),
+        nonzero,
+    )
+
+
+@kernel
+def descend_without_zeros(memory, c, a, b, rate, chosen, every, nonzero):
+    a, ahead = matrix_at(memory, a), gemm.columns_ahead(matrix_at(memory, a), every)
+    gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, chosen, ahead, nonzero)
 
 
 @kernel
@@ -267,6 +301,65 @@ def test_products_of_chosen_features(
     reference.multiply_transposed(result, expected[a], expected[b], expected[start], chosen)
     expected[c] = result
     assert_same(memory, expected)
+
+
+def bits_of(a: np.ndarray, first: int) -> NonZero:
+    """Return the bits of a matrix as the gather makes them, behind `first` others in each row."""
+    stride = (first + a.shape[1]) // 64 + 2
+    bits = np.ones((len(a) + ROWS_OF_BITS - 1, 64 * stride), bool)
+    bits[: len(a), first : first + a.shape[1]] = a != 0
+    words = np.packbits(bits, axis=1, bitorder="little").view(np.int64)
+    return NonZero(words.ravel(), stride, first)
+
+
+@pytest.mark.jit
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    inputs=st.integers(1, 150) | st.integers(380, 420),
+    vectors=st.integers(1, 9),
+    first=st.integers(0, 130),
+    density=st.sampled_from([0.0, 0.02, 0.2, 0.6, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_without_zeros_have_the_same_bits(
+    dtype: type, rows: int, inputs: int, vectors: int, first: int, density: float, seed: int
+) -> None:
+    """And what belongs to zeros alone is not even read, where panels are wide enough."""
+    rng = np.random.default_rng(seed)
+    columns = vectors * vector_lanes(dtype)
+    values = rng.normal(size=(rows, inputs)) * (rng.random((rows, inputs)) < density)
+    chosen, nonzero = np.arange(inputs), bits_of(values.astype(dtype), first)
+    memory = Memory(dtype, rng)
+    start = memory.place(1, columns, rng.normal(size=(1, columns)))
+    a = memory.place(rows, inputs, values)
+    b = memory.place(inputs, columns, rng.normal(size=(inputs, columns)), packed=True)
+    dz = memory.place(rows, columns, rng.normal(size=(rows, columns)), packed=True)
+    c = memory.place(rows, columns)
+    dw = memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True)
+    w = dw._replace(columns=min(vectors, 4) * vector_lanes(dtype))
+    rate = 0.3
+    expected = memory.copy()
+    multiply_chosen(expected.array, c, a, b, start, chosen)
+    multiply_transposed_chosen(expected.array, dw, a, dz, start, chosen, EVERY)
+    descend(expected.array, w, a, dz, rate, chosen, EVERY)
+    multiply_without_zeros(memory.array, c, a, b, start, chosen, nonzero)
+    multiply_transposed_without_zeros(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
+    descend_without_zeros(memory.array, w, a, dz, rate, chosen, EVERY, nonzero)
+    assert_same(memory, expected)
+
+    if vectors % 4 == 0 and rows > gemm.WIDE_ROWS:
+        unused = memory[b]
+        unused[~values.any(axis=0)] = np.nan
+        memory[b] = unused
+        multiply_without_zeros(memory.array, c, a, b, start, chosen, nonzero)
+        np.testing.assert_array_equal(memory[c], expected[c])
+        unused = memory[dz]
+        unused[~values.any(axis=1)] = np.nan
+        memory[dz] = unused
+        multiply_transposed_without_zeros(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
+        assert not np.isnan(memory[dw]).any()
 
 
 @DTYPES

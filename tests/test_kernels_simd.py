@@ -32,6 +32,7 @@ from fastmlp.kernels.simd import (
     choose_less,
     compress,
     copy_sign,
+    count_bits,
     either,
     fill,
     first_lanes,
@@ -329,6 +330,16 @@ def test_first_lanes(dtype: type) -> None:
     for count in range(-1, v + 3):
         choose_first_lanes(out, x, count)
         np.testing.assert_array_equal(out[0], np.where(np.arange(v) < count, x[0], x[1]))
+
+
+@kernel
+def bits_in(number):
+    return count_bits(number)
+
+
+def test_count_bits() -> None:
+    for number in (0, 1, 6, -1, -(2**63), 2**63 - 1, 0x5555555555555555):
+        assert bits_in(np.int64(number)) == bin(number % 2**64).count("1")
 
 
 @kernel
