@@ -161,7 +161,8 @@ class Training:
             self._bar = bar if self._has_bar else None
             with contextlib.ExitStack() as ends:
                 if isinstance(self._execution, Streaming):
-                    ends.callback(self._execution.close)
+                    for _ in range(2):  # Ctrl-C may cut the first one short
+                        ends.callback(self._execution.close)
                 try:
                     for callback in self._callbacks:
                         callback.on_train_begin(self)

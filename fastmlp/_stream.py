@@ -19,7 +19,7 @@ from ._execution import Batch, Execution, Procedure, Rates
 from ._schedule import Schedule
 from ._state import Position, TrainingState
 from .kernels import program
-from .threads import POLL_SECONDS
+from .threads import POLL_SECONDS, closed_lock
 
 if TYPE_CHECKING:
     from .mlp import MLP
@@ -404,10 +404,11 @@ class Ahead:
     def __init__(self, steps: Generator[Step]) -> None:
         self._steps = steps
         self._filling, self._taken = Buffer(), Buffer()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # of all that is here
+        # in place of a Condition and an Event, which Ctrl-C may leave locked, see `threads.Team`
+        self._news, self._room, self._end = closed_lock(), closed_lock(), closed_lock()
         self._is_over = self._is_stopped = False
         self._error: BaseException | None = None
-        self._finished = threading.Event()
         self._thread = threading.Thread(target=self._collect, name="fastmlp-batches", daemon=True)
         try:
             self._thread.start()
@@ -416,15 +417,16 @@ class Ahead:
             raise
 
     def close(self) -> None:
-        """End the thread, and wait for it."""
+        """End the thread, and wait for it; once more if Ctrl-C cut it short."""
         self._stop()
-        self._finished.wait()  # not Thread.join, as in `threads.Team`
+        while not self._is_over:
+            self._end.acquire(timeout=POLL_SECONDS)
         self._thread.join()
 
     def _stop(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_stopped = True
-            self._changed.notify()
+            _open(self._room)
 
     def take(self, watch: Callable[[], None] | None = None) -> Block | None:
         """Return the next steps, None after the last; the block before is overwritten from now on.
@@ -432,15 +434,17 @@ class Ahead:
         While there is nothing, `watch` is called about twenty times a second. What the iteration
         raises is raised here, after all steps before it.
         """
-        with self._changed:
-            self._taken.clear()
-            while not len(self._filling) and not self._is_over:
-                if not self._changed.wait(POLL_SECONDS) and watch is not None:
-                    watch()
-            if len(self._filling):
-                self._filling, self._taken = self._taken, self._filling
-                self._changed.notify()
-                return self._taken.block()
+        while True:
+            with self._lock:
+                if len(self._filling):
+                    self._taken.clear()
+                    self._filling, self._taken = self._taken, self._filling
+                    _open(self._room)
+                    return self._taken.block()
+                if self._is_over:
+                    break
+            if not self._news.acquire(timeout=POLL_SECONDS) and watch is not None:
+                watch()
         if self._error is not None:
             raise self._error
         return None
@@ -454,20 +458,28 @@ class Ahead:
         except BaseException as error:  # noqa: BLE001 - raised by `take` in the caller's thread
             self._error = error
         finally:
-            with self._changed:
+            with self._lock:
                 self._is_over = True
-                self._changed.notify()
-            self._finished.set()
+                _open(self._news)
+                _open(self._end)
 
     def _put(self, step: Step) -> bool:
         """Wait for room and copy the step there; False if nobody wants it any more."""
-        with self._changed:
-            while not self._is_stopped and not self._filling.takes(step):
-                self._changed.wait()
-            if not self._is_stopped:
-                self._filling.add(step)
-                self._changed.notify()
-            return not self._is_stopped
+        while True:
+            with self._lock:
+                if self._is_stopped:
+                    return False
+                if self._filling.takes(step):
+                    self._filling.add(step)
+                    _open(self._news)
+                    return True
+            self._room.acquire()
+
+
+def _open(gate: threading.Lock) -> None:
+    """Let through who waits there, or will; each gate is opened under one lock."""
+    if gate.locked():
+        gate.release()
 
 
 def _rows(step: Step) -> int:

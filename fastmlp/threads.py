@@ -78,8 +78,8 @@ class Team:
         # Closed locks in place of Event and Thread.join: interrupted by Ctrl-C, an Event may leave
         # its own lock closed, and `join` take a thread for finished that is not (CPython 3.11).
         # Who is interrupted with one of these does no harm: the count tells when all have left.
-        self._gates = [_closed_lock() for _ in range(size)]
-        self._end = _closed_lock()
+        self._gates = [closed_lock() for _ in range(size)]
+        self._end = closed_lock()
         self._errors: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._member, args=(t,), name=f"fastmlp-{t}", daemon=True)
@@ -149,7 +149,8 @@ class Team:
             self._wait()
 
 
-def _closed_lock() -> threading.Lock:
+def closed_lock() -> threading.Lock:
+    """Return a lock that one waits for until somebody releases it."""
     lock = threading.Lock()
     lock.acquire()
     return lock

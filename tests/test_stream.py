@@ -1,6 +1,8 @@
 """Batches are collected ahead by a thread: every step once, in order, and nothing left behind."""
 
 import itertools
+import linecache
+import sys
 import threading
 import time
 import traceback
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastmlp as fm
 from fastmlp import _stream
 from fastmlp._execution import Batch
 from fastmlp._stream import Ahead, Block, Step
@@ -165,3 +168,46 @@ def test_a_watcher_is_called_while_there_is_nothing() -> None:
         assert ahead.take(go.set) is not None
         assert ahead.take() is None
     assert go.is_set()
+
+
+def test_interruption_at_any_line() -> None:
+    """A signal reaches the main thread between two lines: no thread stays behind at any of them."""
+    X, y = np.ones((12, 2), np.float32), np.zeros(12, int)
+    lines: list[int] = []
+    leaks: list[int] = []
+
+    def given() -> Iterator[tuple[Any, Any]]:
+        for i in range(0, 12, 4):
+            yield X[i : i + 4], y[i : i + 4]
+
+    for count in range(1, 10_000):
+
+        def trace(frame: Any, event: str, _: Any, count: int = count) -> Any:
+            if frame.f_code.co_filename != _stream.__file__:
+                return None
+            line = linecache.getline(_stream.__file__, frame.f_lineno)
+            # a tracer is called before a lock is released, where Python takes no signal
+            if event == "line" and "with self._lock" not in line:
+                lines.append(frame.f_lineno)
+                if len(lines) == count:
+                    raise KeyboardInterrupt
+            return trace
+
+        lines.clear()
+        interrupted = False
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            interrupted = fm.fit(fm.MLP([2, 2]), batches=given, epochs=2).interrupted
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.settrace(before)
+        if any(thread.name == "fastmlp-batches" for thread in threading.enumerate()):
+            leaks.append(lines[-1])
+        if len(lines) < count:
+            break
+        assert interrupted
+    assert not interrupted
+    assert 100 < count < 9_999
+    assert not leaks, f"threads stay behind after Ctrl-C at lines {sorted(set(leaks))}"
