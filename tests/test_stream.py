@@ -170,9 +170,19 @@ def test_a_watcher_is_called_while_there_is_nothing() -> None:
     assert go.is_set()
 
 
+class _Stop(fm.callbacks.Callback):
+    """In the middle of the second epoch."""
+
+    every = 5
+
+    def on_batch_end(self, training: Any) -> None:
+        training.stop()
+
+
 def test_interruption_at_any_line() -> None:
     """A signal reaches the main thread between two lines: no thread stays behind at any of them."""
     X, y = np.ones((12, 2), np.float32), np.zeros(12, int)
+    stop = _Stop()
     lines: list[int] = []
     leaks: list[int] = []
 
@@ -198,7 +208,8 @@ def test_interruption_at_any_line() -> None:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            interrupted = fm.fit(fm.MLP([2, 2]), batches=given, epochs=2).interrupted
+            history = fm.fit(fm.MLP([2, 2]), batches=given, epochs=2, callbacks=[stop])
+            interrupted = history.interrupted
         except KeyboardInterrupt:
             interrupted = True
         finally:
