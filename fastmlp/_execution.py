@@ -4,7 +4,6 @@ Everything the kernels touch is allocated here, once per run; nothing is allocat
 """
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ from .optimizers import Optimizer
 from .threads import Team
 
 if TYPE_CHECKING:
-    from ._readahead import MappedRows
     from .mlp import MLP
 
 Array = NDArray[Any]
@@ -33,15 +31,6 @@ Floats = NDArray[np.float64]
 Rates = Callable[[NDArray[np.int64]], Floats]  # the learning rates of steps, by their numbers
 SUMS = [program.LOSS, program.ACCURACY, program.WEIGHT]
 ONE_STEP, NO_STEP = np.zeros(1), np.zeros(0)  # learning rates
-
-
-def mapped_rows(*arrays: Array) -> "list[MappedRows]":
-    """Rows of those that lie in memory maps, which only who has imported `mmap` can have."""
-    if "mmap" not in sys.modules:
-        return []
-    from ._readahead import MappedRows
-
-    return [rows for rows in map(MappedRows.of, arrays) if rows is not None]
 
 
 @dataclass(frozen=True)
@@ -224,8 +213,6 @@ class Execution:
         self._hyper = self._make_hyper()
         self._samples, self._others = samples.as_samples(), others.as_samples()
         self._order = samples.chosen.copy() if procedure.shuffled else samples.chosen
-        # a system reads ahead by itself where the order is the file's
-        self._mapped = mapped_rows(samples.x, samples.targets) if procedure.shuffled else []
         parts = -(-len(others) // self.alone.plan.rows) if others.is_labelled else 0
         self._parts = np.zeros((parts, 3))
         self._outputs = np.zeros((0, size), dtype) if outputs is None else outputs
@@ -369,12 +356,18 @@ class Execution:
         values = rates(np.arange(begin.steps, end))
         samples = min(pause * self.step_rows, len(self._samples.chosen))
         self._call = self._make_call(begin, epochs, values, samples, has_drawn)
-        size = self._threads + bool(self._mapped)
-        if here and size == 1:
+        if here and self._threads == 1:
             self._member(0)
             return True
         stop = kernel_team.PAUSE if self._has_batch_norm else kernel_team.STOP
-        return Team(self._train_or_read, size, self._call.team, stop).run(watch)
+        return Team(self._member, self._threads, self._call.team, stop).run(watch)
+
+    def draw(self, epoch: int) -> NDArray[np.int64]:
+        """Return the rows in the order in which an epoch takes them, if it shuffles them."""
+        end = len(self._samples.chosen)
+        self._call = self._make_call(Position(epoch, samples=end), 1, NO_STEP, pause=end)
+        self._member(0)  # it draws the order, and no step is left to do
+        return self._order
 
     def pause(self) -> None:
         """Have the call end after the step that is running: a watcher may say so."""
@@ -469,22 +462,6 @@ class Execution:
             self._member(0)
         elif not Team(self._member, self._threads, self._call.team).run():
             raise KeyboardInterrupt
-
-    def _train_or_read(self, thread: int) -> None:
-        """Train; one more than the team has threads reads ahead for them."""
-        if thread < self._threads:
-            self._member(thread)
-        else:
-            from ._readahead import read_ahead
-
-            read_ahead(self._mapped, self._order, self._progress)
-
-    def _progress(self) -> int | None:
-        """Samples of the running epoch that are done, None if the team is."""
-        team, job = self._call.team, self._call.job
-        is_over = team[kernel_team.STOP] or team[kernel_team.PAUSE] or self.diverged
-        is_cut = self.epochs_done == job.epochs - 1 and self.samples_done == job.pause > 0
-        return None if is_over or is_cut or self.epochs_done == job.epochs else self.samples_done
 
     def _member(self, thread: int) -> None:
         work, alone_work = self.workspaces[thread]

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -198,6 +199,12 @@ class Training:
         }
         if isinstance(samples, Source):
             return Streaming(self.net, samples, **how)
+        if "mmap" in sys.modules:  # who has not imported it has no memory map
+            from ._readahead import ShuffledRows
+
+            rows = ShuffledRows.of(self.net, samples, self._procedure)
+            if rows is not None:
+                return Streaming(self.net, rows, **how)
         return Execution(self.net, samples=samples, **how)
 
     def _go(self) -> None:

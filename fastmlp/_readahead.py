@@ -1,67 +1,116 @@
-"""Training from a memory map in random order: the rows of the next steps are asked for ahead.
+"""Training from a memory map in random order: a thread brings the rows of the next steps.
 
-Left alone, a system guesses that what lies beside a row is wanted next, reads megabytes for it, and
-has the team wait for every row. Here it is told that the guess is wrong, and which rows are next.
-What has come is touched, so that its pages are in the page table before the team wants them: each
-that is not makes a thread of the team wait, and the others with it. None of this changes a value:
-rows that nobody will take cost time, and nothing else.
+Left to themselves, the threads of the team would wait for each row that is not in memory, and the
+system would read what lies beside it, guessing that it is wanted next. So the samples come as
+batches from elsewhere do (`_stream`), in the order that the program would draw.
 """
 
 import contextlib
 import mmap
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 64 * 2**20  # bytes ahead of the team, so also how much of a step is asked for
-CHUNK = 1024  # rows between two looks at where the team is
-POLL_SECONDS = 0.001
+from ._direct import DEPTH, DirectRows, MappedFile
+from ._execution import Batch, Execution, Procedure
+
+if TYPE_CHECKING:
+    from .mlp import MLP
+
+LARGEST_STEP = 64 * 2**20  # bytes of a step; there are some copies of it
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
 
 
-class MappedRows:
-    """The rows of a C-contiguous array that lies in a memory map."""
+class Reader(Protocol):
+    """Takes some rows of an array, at most `count`, that it was asked for a while before."""
 
-    def __init__(self, array: NDArray[Any], mapping: mmap.mmap) -> None:
-        self._mapping, self._bytes = mapping, np.frombuffer(mapping, np.uint8)
-        self._offset = array.ctypes.data - self._bytes.ctypes.data
-        self.row_bytes = array.nbytes // len(array)
+    count: int
 
-    @classmethod
-    def of(cls, array: NDArray[Any]) -> "MappedRows | None":
-        """None if the array lies elsewhere, or the system takes no advice."""
-        mapping = _mapping_of(array)
-        if mapping is None or not len(array) or not hasattr(mapping, "madvise"):
-            return None
-        return cls(array, mapping)
+    def ask(self, rows: Rows) -> None: ...
 
-    def advise(self, advice: int) -> None:
-        """Tell the system how the whole map will be read."""
-        self._mapping.madvise(advice)
+    def take(self) -> Array: ...
 
-    def will_need(self, rows: NDArray[np.int64]) -> None:
+    def close(self) -> None: ...
+
+
+class HeldRows:
+    """Rows that are in memory."""
+
+    count = DEPTH
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def ask(self, rows: Rows) -> None:
+        """Remember which ones."""
+        self._wanted = rows
+
+    def take(self) -> Array:
+        """Return a copy of the rows that were asked for; of no array at all, nothing."""
+        rows: Array = self._array[self._wanted] if len(self._array) else self._array
+        return rows
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class AdvisedRows(HeldRows):
+    """Rows of a memory map, where direct reads are not to be had."""
+
+    def __init__(self, array: Array, mapping: mmap.mmap) -> None:
+        super().__init__(array)
+        self._mapping = mapping
+        self._offset = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+        self._row_bytes = array.nbytes // len(array)
+        self._advise(mmap.MADV_RANDOM)
+
+    def ask(self, rows: Rows) -> None:
         """Ask the system to read these rows, without waiting for them."""
+        super().ask(rows)
         for start, stop in self._runs(rows):
-            self._mapping.madvise(mmap.MADV_WILLNEED, start, stop - start)
+            self._advise(mmap.MADV_WILLNEED, start, stop - start)
 
-    def touch(self, rows: NDArray[np.int64]) -> None:
-        """Read from each page of these rows, waiting for it if need be."""
-        first = self._offset + np.sort(rows) * self.row_bytes
-        for place in (*range(0, self.row_bytes, mmap.PAGESIZE), self.row_bytes - 1):
-            np.take(self._bytes, first + place)
+    def close(self) -> None:
+        """Let the system guess again what is wanted next."""
+        self._advise(mmap.MADV_NORMAL)
 
-    def _runs(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    def _advise(self, advice: int, *place: int) -> None:
+        with contextlib.suppress(OSError):  # a system may refuse it
+            self._mapping.madvise(advice, *place)
+
+    def _runs(self, rows: Rows) -> Iterator[tuple[int, int]]:
         """Where in the map the rows lie: each from a page's begin, neighbours as one."""
-        stops = self._offset + (np.sort(rows) + 1) * self.row_bytes
-        starts = (stops - self.row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        stops = self._offset + (np.sort(rows) + 1) * self._row_bytes
+        starts = (stops - self._row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         is_apart = starts[1:] > stops[:-1]
         first, last = np.append(True, is_apart), np.append(is_apart, True)
         return zip(starts[first].tolist(), stops[last].tolist(), strict=True)
 
 
-def _mapping_of(array: NDArray[Any]) -> mmap.mmap | None:
+def is_outside(array: Array) -> bool:
+    """Whether an array lies in a memory map, and memory does not hold all of it."""
+    mapping = _mapping_of(array)
+    if mapping is None or not len(array) or not hasattr(mapping, "madvise"):
+        return False
+    file = MappedFile.of(array)
+    return file is None or not file.is_in_memory(len(array))
+
+
+def reader_of(array: Array) -> Reader:
+    """Return what reads single rows of an array best."""
+    if not is_outside(array):
+        return HeldRows(array)
+    file, mapping = MappedFile.of(array), _mapping_of(array)
+    assert mapping is not None
+    direct = None if file is None else DirectRows.of(file, array)
+    return AdvisedRows(array, mapping) if direct is None else direct
+
+
+def _mapping_of(array: Array) -> mmap.mmap | None:
     """Return the map of the file that a `np.memmap`, or a view of one, lies in."""
     owner: Any = array
     while owner is not None and not isinstance(owner, mmap.mmap):
@@ -70,55 +119,85 @@ def _mapping_of(array: NDArray[Any]) -> mmap.mmap | None:
     return owner
 
 
-def read_ahead(
-    arrays: list[MappedRows], order: NDArray[np.int64], progress: Callable[[], int | None]
-) -> None:
-    """Ask for the rows that a team takes next, until it is done.
+class ShuffledRows:
+    """The steps of a training on shuffled samples, as `_stream.Source` has those of batches."""
 
-    `order` has the rows in the order of the epoch; the team draws it anew as each epoch begins.
-    `progress()` is how many of them it has taken, all of them while it evaluates, and None at the
-    end.
-    """
-    with contextlib.suppress(OSError):  # advice that the system refuses
-        try:
-            _follow(arrays, order, progress)
-        finally:
-            for array in arrays:
-                array.advise(mmap.MADV_NORMAL)
+    def __init__(self, net: "MLP", samples: Batch, procedure: Procedure) -> None:
+        self._samples, self._seed = samples, procedure.seed
+        self._step_size = procedure.step_size
+        self.size, self.accumulate = procedure.batch_size, procedure.accumulate
+        self.wants_one_size = self.accumulate > 1 and net.architecture.has_batch_norm
+        self.samples_per_epoch: int | None = len(samples)
+        self.steps_per_epoch = -(-len(samples) // self._step_size)
+        self.steps_skipped = 0
+
+    @classmethod
+    def of(cls, net: "MLP", samples: Batch, procedure: Procedure) -> "ShuffledRows | None":
+        """None where the team had better take the samples from where they are."""
+        arrays = [array for array in _arrays(samples) if len(array)]
+        step_bytes = procedure.step_size * sum(a.nbytes // len(a) for a in arrays)
+        if not procedure.shuffled or step_bytes > LARGEST_STEP:
+            return None
+        return cls(net, samples, procedure) if any(map(is_outside, arrays)) else None
+
+    def steps(self, epoch: int, samples: int) -> Generator[list[Batch]]:
+        """Go through an epoch, counted from 0, of which so many samples are done."""
+        self.steps_skipped = -(-samples // self._step_size)
+        left = len(self._samples) - samples
+        step: list[Batch] = []
+        for piece in self._pieces(self._order(epoch)[samples:]):
+            for first in range(0, len(piece), self._step_size):
+                step.append(_part(piece, first, self._step_size))
+                left -= len(step[-1])
+                if left == 0 or sum(map(len, step)) == self._step_size:
+                    yield step
+                    step = []
+
+    def _order(self, epoch: int) -> Rows:
+        """The rows of an epoch as the program draws them."""
+        from .mlp import MLP
+
+        net = MLP([1, 2], dtype=self._samples.x.dtype)  # any will do
+        samples = Batch.of(np.zeros((1, 1), net.dtype), 2).take(self._samples.chosen)
+        procedure = Procedure(1, shuffled=True, seed=self._seed)
+        return Execution(net, procedure=procedure, samples=samples).draw(epoch)
+
+    def _pieces(self, order: Rows) -> Iterator[Batch]:
+        """Some whole steps, or parts of one: while one is at work, the next is being read."""
+        with contextlib.ExitStack() as ends:
+            pair: list[list[Reader]] = [[], []]
+            for readers in pair:
+                for array in _arrays(self._samples):
+                    readers.append(reader_of(array))
+                    ends.callback(readers[-1].close)
+            parts = list(_cut(order, self._step_size, min(reader.count for reader in pair[0])))
+            for number, rows in enumerate(parts):
+                for reader in pair[number % 2]:
+                    reader.ask(rows)
+                if number > 0:
+                    yield _batch(pair[(number - 1) % 2])
+            if parts:
+                yield _batch(pair[(len(parts) - 1) % 2])
 
 
-def _follow(
-    arrays: list[MappedRows], order: NDArray[np.int64], progress: Callable[[], int | None]
-) -> None:
-    window = WINDOW // sum(array.row_bytes for array in arrays) + 1
-    before, asked, touched, advice = len(order), 0, 0, mmap.MADV_NORMAL
-    head = order[:0]
-    while (done := progress()) is not None:
-        if done < before:  # a new epoch
-            asked = touched = 0
-            head = order[:0]
-        before = done
-        wanted = mmap.MADV_RANDOM if done < len(order) else mmap.MADV_NORMAL
-        if wanted != advice:  # an evaluation goes through the file in order
-            advice = wanted
-            for array in arrays:
-                array.advise(advice)
-        first = max(asked, done)
-        rows = order[first : min(first + CHUNK, done + window)]
-        is_drawn = done > 0 or np.array_equal(head, order[:window])  # it stayed for one look
-        if not is_drawn:
-            head = order[:window].copy()
-        elif len(rows):
-            for array in arrays:
-                array.will_need(rows)
-            asked = first + len(rows)
-            continue
-        else:  # half a window is time enough to arrive
-            first = max(touched, done)
-            rows = order[first : min(first + CHUNK, done + window // 2)]
-            if len(rows):
-                for array in arrays:
-                    array.touch(rows)
-                touched = first + len(rows)
-                continue
-        time.sleep(POLL_SECONDS)
+def _cut(order: Rows, size: int, count: int) -> Iterator[Rows]:
+    """Parts of at most `count` rows, each of some whole steps or within one."""
+    several = max(count // size, 1) * size
+    for first in range(0, len(order), several):
+        steps = order[first : first + several]
+        for start in range(0, len(steps), count):
+            yield steps[start : start + count]
+
+
+def _batch(readers: list[Reader]) -> Batch:
+    x, labels, targets, weights = (reader.take() for reader in readers)
+    return Batch(x, labels, targets, weights, np.arange(len(x)))
+
+
+def _part(batch: Batch, first: int, rows: int) -> Batch:
+    x, labels, targets, weights = (array[first : first + rows] for array in _arrays(batch))
+    return Batch(x, labels, targets, weights, np.arange(len(x)))
+
+
+def _arrays(batch: Batch) -> tuple[Array, ...]:
+    return batch.x, batch.labels, batch.targets, batch.weights

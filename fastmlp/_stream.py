@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, Never, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,33 @@ BATCH = "(X, y) or (X, y, sample_weight)"
 Batches = Iterable[Sequence[Any]] | Callable[[], Iterable[Sequence[Any]]]
 
 
+class Steps(Protocol):
+    """Where the steps of a training come from.
+
+    Attributes
+    ----------
+    size, accumulate, wants_one_size
+        Samples of a batch, batches of a step, and whether a pass is a batch, not less.
+    samples_per_epoch, steps_per_epoch
+        None if nobody knows.
+    steps_skipped
+        By the last `steps`.
+    """
+
+    size: int
+    accumulate: int
+    wants_one_size: bool
+    samples_per_epoch: int | None
+    steps_skipped: int
+
+    @property
+    def steps_per_epoch(self) -> int | None: ...
+
+    def steps(self, epoch: int, samples: int) -> Generator[Step]:
+        """Go through an epoch, counted from 0, of which so many samples are done."""
+        ...
+
+
 class Source:
     """Batches as the user gives them: checked, and put together to steps of the optimizer."""
 
@@ -52,7 +79,8 @@ class Source:
         # a pass is a batch then, and the program cuts a step into passes of one size
         self.wants_one_size = self.accumulate > 1 and net.architecture.has_batch_norm
         self.size = 0  # of the first batch
-        self.steps_skipped = 0  # by the last `steps`
+        self.samples_per_epoch: int | None = None
+        self.steps_skipped = 0
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -150,7 +178,7 @@ class Streaming:
     def __init__(
         self,
         net: "MLP",
-        source: Source,
+        source: Steps,
         *,
         procedure: Procedure,
         others: Batch | None,
@@ -186,7 +214,10 @@ class Streaming:
         """Samples of all epochs so far."""
         return self._samples_finished + self.position.samples
 
-    samples_shown = samples_seen
+    @property
+    def samples_shown(self) -> int:
+        """Where a progress bar is, in the running epoch if its length is known."""
+        return self.position.samples if self._source.samples_per_epoch else self.samples_seen
 
     @property
     def steps_done(self) -> int:

@@ -1,7 +1,12 @@
-"""Training from a memory map: the bits of an array in memory, advice given, nothing left behind."""
+"""Training from a memory map: the bits of an array in memory, and nothing left behind."""
 
+import gc
 import mmap
+import os
+import platform
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,26 @@ import pytest
 import fastmlp as fm
 from fastmlp import _readahead
 from fastmlp._checks import check_inputs
-from fastmlp._readahead import MappedRows, read_ahead
+from fastmlp._direct import CALLS, EVENT, DirectRows, MappedFile
+from fastmlp._readahead import AdvisedRows, HeldRows, ShuffledRows, reader_of
+from fastmlp.training import Settings, train
 
 pytestmark = pytest.mark.skipif(
     not hasattr(mmap.mmap, "madvise"), reason="this system takes no advice on memory"
 )
 SAMPLES, FEATURES = 3_000, 50
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = threading.active_count(), _open_files()
+    yield
+    gc.collect()  # a map has its file open
+    assert (threading.active_count(), _open_files()) == before
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
 
 
 @pytest.fixture
@@ -30,120 +49,169 @@ def path(tmp_path: Path, inputs: np.ndarray) -> Path:
     return tmp_path / "X.npy"
 
 
-Advice = tuple[Any, ...]
-TOUCH = "touch"
-
-
 @pytest.fixture
-def advice(monkeypatch: pytest.MonkeyPatch) -> list[Advice]:
-    """What maps are told, in place of telling them: mmap's own method cannot be watched."""
-    given: list[Advice] = []
-    monkeypatch.setattr(MappedRows, "advise", lambda self, how: given.append((how,)))
-    monkeypatch.setattr(
-        MappedRows, "will_need", lambda self, rows: given.append((mmap.MADV_WILLNEED, *rows))
-    )
-    monkeypatch.setattr(MappedRows, "touch", lambda self, rows: given.append((TOUCH, *rows)))
-    return given
+def outside(monkeypatch: pytest.MonkeyPatch) -> list[type]:
+    """No memory map is in memory; the readers that are made."""
+    made: list[type] = []
+
+    def recorded(array: np.ndarray) -> Any:
+        reader = reader_of(array)
+        made.append(type(reader))
+        return reader
+
+    monkeypatch.setattr(MappedFile, "is_in_memory", lambda self, rows: False)
+    monkeypatch.setattr(_readahead, "reader_of", recorded)
+    return made
+
+
+@pytest.fixture(params=["direct", "advised"])
+def reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Direct reads where they can be had, or none."""
+    if request.param == "direct":
+        return DirectRows
+    monkeypatch.setattr(DirectRows, "of", lambda file, array: None)
+    return AdvisedRows
+
+
+def mapped(path: Path, mode: Any = "r") -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode=mode)
+    return array
+
+
+def direct(path: Path) -> DirectRows:
+    """Direct reads of a file, if the test's file system has them."""
+    array = mapped(path)
+    file = MappedFile.of(array)
+    rows = None if file is None else DirectRows.of(file, array)
+    if rows is None:
+        pytest.skip("no direct reads here")
+    return rows
+
+
+def network(outputs: int | None = None, **options: Any) -> fm.MLP:
+    loss = "softmax_cross_entropy" if outputs is None else "squared_error"
+    return fm.MLP([FEATURES, 16, outputs or 3], loss=loss, seed=2, **options)
 
 
 def trained(X: np.ndarray, y: np.ndarray | None = None, **options: Any) -> np.ndarray:
-    loss = "softmax_cross_entropy" if y is None else "squared_error"
-    net = fm.MLP([FEATURES, 16, 3 if y is None else y.shape[1]], loss=loss, seed=2)
+    net = network(None if y is None else y.shape[1], **options.pop("net", {}))
     y = np.arange(len(X)) % 3 if y is None else y
-    fm.fit(net, X, y, **{"epochs": 3, **options})
-    return net.theta
+    weights = np.linspace(1, 2, len(X)) if options.pop("weighted", False) else None
+    history = fm.fit(net, X, y, sample_weight=weights, **{"epochs": 3, **options})
+    return np.concatenate([net.theta, net.running, history.loss, history.val_loss])
 
 
-@pytest.mark.parametrize("mode", ["r", "r+", "c"])
-@pytest.mark.parametrize("options", [{}, {"validation": 0.2}, {"shuffle": False}], ids=str)
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"validation": 0.2},
+    {"weighted": True, "batch_size": 7},
+    {"batch_size": 700},
+    {"batch_size": 100, "accumulate": 4, "net": {"norm": "batch"}},
+    {"batch_size": 100, "accumulate": 4, "net": {"dropout": 0.2}},
+    {"shuffle": False},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_same_bits_as_in_memory(
-    path: Path, inputs: np.ndarray, mode: Any, options: dict[str, Any]
+    path: Path, inputs: np.ndarray, options: dict[str, Any], reads: type, outside: list[type]
 ) -> None:
-    mapped = np.load(path, mmap_mode=mode)
-    before = threading.active_count()
-    assert np.array_equal(trained(mapped, **options), trained(inputs, **options))
-    assert np.array_equal(trained(mapped[7:], **options), trained(inputs[7:], **options))
-    assert threading.active_count() == before
+    X = mapped(path)
+    assert np.array_equal(trained(X, **options), trained(inputs, **options))
+    assert np.array_equal(trained(X[7:], **options), trained(inputs[7:], **options))
+    assert bool(outside) == options.get("shuffle", True)
+    assert reads is DirectRows or DirectRows not in outside
 
 
-def test_targets_may_be_mapped(path: Path, inputs: np.ndarray, advice: list[Advice]) -> None:
-    mapped = np.load(path, mmap_mode="r")
-    assert np.array_equal(trained(inputs, mapped), trained(inputs, inputs))
-    assert (mmap.MADV_RANDOM,) in advice
+@pytest.mark.parametrize("mode", ["r+", "c"])
+def test_what_was_written_to_the_map_counts(
+    path: Path, inputs: np.ndarray, mode: str, outside: list[type]
+) -> None:
+    X = mapped(path, mode)
+    X[::3] += 1
+    inputs[::3] += 1
+    assert np.array_equal(trained(X), trained(inputs))
+    assert outside
+    assert mode == "r+" or DirectRows not in outside  # it is not in the file
 
 
-def test_advice_is_given_and_taken_back(path: Path, advice: list[Advice]) -> None:
-    trained(np.load(path, mmap_mode="r"), epochs=200)
-    assert advice[0] == (mmap.MADV_RANDOM,)
-    assert advice[-1] == (mmap.MADV_NORMAL,)
-    assert any(how == mmap.MADV_WILLNEED for how, *_ in advice)
+def test_targets_may_be_mapped(
+    path: Path, inputs: np.ndarray, reads: type, outside: list[type]
+) -> None:
+    X = mapped(path)
+    assert np.array_equal(trained(inputs, X), trained(inputs, inputs))
+    assert np.array_equal(trained(X, X), trained(inputs, inputs))
+    assert HeldRows in outside
 
 
-def test_advice_is_taken_back_after_divergence(path: Path, advice: list[Advice]) -> None:
-    before = threading.active_count()
+def test_training_goes_on_within_an_epoch(
+    path: Path, inputs: np.ndarray, outside: list[type]
+) -> None:
+    class Stop(fm.callbacks.Callback):
+        every = 20
+
+        def on_batch_end(self, training: Any) -> None:
+            training.stop()
+
+    y = np.arange(SAMPLES) % 3
+    settings = Settings(epochs=2, batch_size=200, seed=3)
+    net = network()
+    state = train(net, mapped(path), y, settings, callbacks=[Stop()])
+    assert state.position.samples == 20 * 200 - SAMPLES
+    state = train(net, mapped(path), y, settings, state=state)
+    whole = train(network(), inputs, y, settings)
+    assert np.array_equal(state.theta, whole.theta)
+    assert state.history.loss == whole.history.loss
+    settings = replace(settings, epochs=3)
+    assert train(net, mapped(path), y, settings, state=state).position.epochs == 3
+
+
+def test_divergence(path: Path, outside: list[type]) -> None:
     with pytest.raises(fm.DivergenceError):
-        trained(np.load(path, mmap_mode="r"), optimizer=fm.SGD(1e30))
-    assert advice[-1] == (mmap.MADV_NORMAL,)
-    assert threading.active_count() == before
+        trained(mapped(path), optimizer=fm.SGD(1e30))
+    assert outside
 
 
-def test_nothing_to_advise(path: Path, inputs: np.ndarray, advice: list[Advice]) -> None:
-    trained(inputs)
-    trained(np.load(path, mmap_mode="r"), shuffle=False)
-    trained(np.load(path, mmap_mode="r").astype(np.float64))
-    assert not advice
+def test_an_error_reaches_the_caller(
+    path: Path, monkeypatch: pytest.MonkeyPatch, outside: list[type]
+) -> None:
+    def fail(self: HeldRows) -> Any:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(HeldRows, "take", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        trained(mapped(path))
+
+
+def test_who_is_read_ahead(path: Path, inputs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, y = network(), np.arange(SAMPLES) % 3
+
+    def rows(X: np.ndarray, **options: Any) -> ShuffledRows | None:
+        procedure = Settings(**options).procedure(net, len(X))
+        return ShuffledRows.of(net, net._checked(X, y, None), procedure)
+
+    is_here = False
+    monkeypatch.setattr(MappedFile, "is_in_memory", lambda self, rows: is_here)
+    assert rows(mapped(path)) is not None
+    assert rows(inputs) is None
+    assert rows(mapped(path).astype(np.float64)) is None
+    assert rows(mapped(path), shuffle=False) is None
+    monkeypatch.setattr(_readahead, "LARGEST_STEP", 32 * (FEATURES * 4 + 8))
+    assert rows(mapped(path), batch_size=32) is not None
+    assert rows(mapped(path), batch_size=33) is None
+    is_here = True
+    assert (rows(mapped(path), batch_size=32) is None) == (platform.system() == "Linux")
 
 
 def test_refused_advice_does_no_harm(
     path: Path, inputs: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: MappedRows, how: int) -> None:
-        raise OSError("no")
-
-    monkeypatch.setattr(MappedRows, "advise", refuse)
-    assert np.array_equal(trained(np.load(path, mmap_mode="r")), trained(inputs))
-
-
-def test_each_row_is_asked_for_once_and_in_time(
-    path: Path, advice: list[Advice], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A team that takes 100 rows between two looks, for two epochs of different order."""
-    monkeypatch.setattr(_readahead, "WINDOW", 400 * FEATURES * 4)
-    rows = MappedRows.of(np.load(path, mmap_mode="r"))
-    assert rows is not None
-    rng = np.random.default_rng(0)
-    order = np.arange(SAMPLES)
-    late = []
-
-    def progress() -> Any:
-        for _ in range(2):
-            advice.clear()
-            yield 0
-            for _ in range(3):  # while the order is drawn
-                rng.shuffle(order)
-                yield 0
-            yield 0
-            for done in range(0, SAMPLES, 100):
-                yield done
-                yield done
-                yield done
-                asked, touched = (
-                    [row for how, *rows in advice if how == kind for row in rows]
-                    for kind in (mmap.MADV_WILLNEED, TOUCH)
-                )
-                late.append(set(order[: done + 100]) - set(touched))
-                assert len(asked) == len(set(asked)) <= done + 401
-                assert len(touched) == len(set(touched)) <= done + 201
-                assert set(touched) <= set(asked)
-            yield SAMPLES
-            yield SAMPLES
-            assert asked == order.tolist()
-            assert advice[-1] == (mmap.MADV_NORMAL,)
-        yield None
-
-    steps = progress()
-    read_ahead([rows], order, lambda: next(steps))
-    assert not any(late)
+    array = mapped(path)
+    reader = AdvisedRows(array, _readahead._mapping_of(array))
+    monkeypatch.setattr(mmap, "MADV_WILLNEED", 12345)
+    reader.ask(np.array([3, 1]))
+    assert np.array_equal(reader.take(), inputs[[3, 1]])
+    reader.close()
 
 
 @pytest.mark.parametrize("first", [0, 5])
@@ -151,23 +219,110 @@ def test_pages_of_rows(tmp_path: Path, first: int) -> None:
     """Of what is asked for, every range begins a page, and together they hold the rows alone."""
     row = mmap.PAGESIZE  # rows lie across pages, because of the file's header
     np.save(tmp_path / "bytes.npy", np.zeros((50, row), np.uint8))
-    array = np.load(tmp_path / "bytes.npy", mmap_mode="r")[first:]
-    mapped = MappedRows.of(array)
-    assert mapped is not None
+    array = mapped(tmp_path / "bytes.npy")[first:]
+    reader = AdvisedRows(array, _readahead._mapping_of(array))
     header = 128
     start = header + first * row
-    runs = list(mapped._runs(np.array([30, 2, 3, 31, 9])))
+    runs = list(reader._runs(np.array([30, 2, 3, 31, 9])))
     for begin, _ in runs:
         assert begin % mmap.PAGESIZE == 0
     assert runs == [
         ((start + low * row) // row * row, start + (high + 1) * row)
         for low, high in ((2, 3), (9, 9), (30, 31))
     ]
-    mapped.will_need(np.arange(len(array)))  # the system takes it
-    mapped.touch(np.arange(len(array)))
+    reader.close()
+
+
+# Direct reads
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("features", [1, 50, 784, 5_000])
+def test_rows_are_those_of_the_file(tmp_path: Path, features: int, dtype: str) -> None:
+    rng = np.random.default_rng(features)
+    array = rng.integers(1_000, size=(400, features)).astype(dtype)
+    np.save(tmp_path / "X.npy", array)
+    reader = direct(tmp_path / "X.npy")
+    for _ in range(3):
+        rows = rng.permutation(400)[: rng.integers(1, reader.count + 1)]
+        reader.ask(rows)
+        taken = reader.take()
+        assert taken.dtype == array.dtype
+        assert np.array_equal(taken, array[rows])
+    reader.ask(rows)  # and never taken
+    reader.close()
+
+
+def test_a_file_that_was_cut_off(path: Path) -> None:
+    reader = direct(path)
+    os.truncate(path, 128 + 2_000 * FEATURES * 4 + 100)
+    reader.ask(np.array([1_999]))
+    reader.take()
+    for row in (2_000, 2_900):
+        reader.ask(np.array([5, row]))
+        with pytest.raises(OSError, match=r"X\.npy ends within the rows"):
+            reader.take()
+    reader.close()
+
+
+def test_an_error_of_the_disk(path: Path) -> None:
+    reader = direct(path)
+    reader.ask(np.arange(2))
+    reader.take()
+    events = np.zeros(2, EVENT)
+    events["request"] = reader._requests.ctypes.data
+    events["result"] = 4096, -5
+    with pytest.raises(OSError, match=r"Input/output error.*X\.npy"):
+        reader._check(events)
+    reader.close()
+
+
+def test_the_file_of_a_map(path: Path, inputs: np.ndarray) -> None:
+    array = mapped(path)
+    if platform.system() != "Linux" or platform.machine() not in CALLS:
+        assert MappedFile.of(array) is None
+        return
+    file, part = MappedFile.of(array), MappedFile.of(array[7:])
+    assert file is not None
+    assert part is not None
+    assert file.path == part.path == str(path)
+    assert (file.offset, part.offset) == (128, 128 + 7 * FEATURES * 4)
+    assert MappedFile.of(mapped(path, "c")) is None
+    assert MappedFile.of(inputs) is None
+    np.save(path.with_name("other.npy"), inputs)
+    path.with_name("other.npy").replace(path)  # the map is of the file that had this name before
+    assert MappedFile.of(array) is None
+    path.unlink()
+    assert MappedFile.of(array) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_there"), [(None, True), (BlockingIOError(), False), (OSError("never"), True)]
+)
+def test_what_is_in_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None, is_there: bool
+) -> None:
+    file = MappedFile.of(mapped(path))
+    if file is None:
+        pytest.skip("the system does not tell the file of a map")
+    asked = []
+
+    def preadv(number: int, buffers: list[Any], offset: int, flags: int) -> int:
+        asked.append(offset)
+        if error is not None and len(asked) == 100:
+            raise error
+        return 1
+
+    path.read_bytes()
+    assert file.is_in_memory(SAMPLES)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert file.is_in_memory(SAMPLES) == is_there
+    last = 128 + (SAMPLES - 1) * FEATURES * 4
+    assert asked[0] == 128
+    assert error is not None or asked[-1] == last
 
 
 def test_checks_copy_nothing(path: Path) -> None:
     for mode in ("r", "r+", "c"):
-        mapped: Any = np.load(path, mmap_mode=mode)
-        assert np.shares_memory(check_inputs(mapped, FEATURES, mapped.dtype), mapped)
+        array = mapped(path, mode)
+        assert np.shares_memory(check_inputs(array, FEATURES, array.dtype), array)

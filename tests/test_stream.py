@@ -173,7 +173,7 @@ def test_a_watcher_is_called_while_there_is_nothing() -> None:
 class _Stop(fm.callbacks.Callback):
     """At the beginning of the second epoch."""
 
-    every = 6
+    every = 4
 
     def on_batch_end(self, training: Any) -> None:
         training.stop()
@@ -182,13 +182,13 @@ class _Stop(fm.callbacks.Callback):
 def test_interruption_at_any_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal reaches the main thread between two lines: no thread stays behind at any of them."""
     monkeypatch.setattr(_stream, "BUFFER_BYTES", 1)  # the thread waits after each step
-    X, y = np.ones((20, 2), np.float32), np.zeros(20, int)
+    X, y = np.ones((12, 2), np.float32), np.zeros(12, int)
     stop = _Stop()
     lines: list[int] = []
     leaks: list[int] = []
 
     def given() -> Iterator[tuple[Any, Any]]:
-        for i in range(0, 20, 4):
+        for i in range(0, 12, 4):
             yield X[i : i + 4], y[i : i + 4]
 
     for count in range(1, 10_000):
