@@ -33,7 +33,7 @@ SUMS = [program.LOSS, program.ACCURACY, program.WEIGHT]
 ONE_STEP, NO_STEP = np.zeros(1), np.zeros(0)  # learning rates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Checked samples; `chosen` rows take part. What is not given is empty.
 
@@ -81,7 +81,7 @@ class Batch:
         return Samples(self.x, self.labels, self.targets, self.weights, self.chosen)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Procedure:
     """How to train: everything that stays the same from epoch to epoch.
 
@@ -110,7 +110,7 @@ class Procedure:
         return self.batch_size * self.accumulate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Call:
     """One call of the program: where it begins, what it does, and what it writes as it goes.
 

@@ -43,7 +43,7 @@ class Position:
     learning_rate: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingState:
     """A training between two steps: with the data and its settings, it decides all that follows.
 

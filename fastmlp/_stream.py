@@ -8,8 +8,8 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Never, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -364,8 +364,7 @@ class Streaming:
         )
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Steps side by side: each of `step_rows` samples, the last may have fewer."""
 
     samples: Batch

@@ -8,9 +8,8 @@ layout.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +49,7 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One parameter array in a flat vector: rows of `ld` elements from `offset`.
 
     `shape` is the true one. `copies` of the one number of a whole layer's slope follow each other,
@@ -78,8 +76,7 @@ class Tensor:
         return whole[:, : self.shape[1]] if len(self.shape) == 2 else whole[0, : self.shape[0]]
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The parameter vector of a network and the vector of its running statistics."""
 
     sizes: tuple[int, ...]
@@ -205,8 +202,7 @@ class Layout:
         return views
 
 
-@dataclass(frozen=True)
-class Allocation:
+class Allocation(NamedTuple):
     """A kernel plan, and the length in elements of the workspaces it points into."""
 
     plan: Plan

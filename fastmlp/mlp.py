@@ -52,7 +52,7 @@ class Evaluation:
     accuracy: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gradient:
     """Gradient of the mean loss: one flat vector in the layout of `MLP.theta`, and views of it.
 
@@ -80,7 +80,7 @@ class Gradient:
     input_scale: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerValues:
     """What each layer computes for some samples, from the first hidden layer to the output.
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gc
 import hashlib
+import inspect
 import os
 import pickle
 import platform
@@ -86,6 +87,7 @@ class Pipeline(CompilerBase):  # type: ignore[misc]
 
 def jitted(function: Callable[..., Any], **options: Any) -> Any:
     """The function as Numba compiles it when it is called."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined] # asked for twice
     return njit(pipeline_class=Pipeline, **OPTIONS, **options)(function)
 
 
