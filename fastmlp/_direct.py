@@ -51,7 +51,12 @@ class MappedFile:
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> "MappedFile | None":
-        """None if there is none, it has another name now, or the map may differ from it."""
+        """None if there is none, it has another name now, or the map may differ from it.
+
+        Nor where nobody can tell what of it is in memory.
+        """
+        if not hasattr(os, "RWF_NOWAIT"):
+            return None
         address = array.ctypes.data
         try:
             with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
@@ -74,17 +79,16 @@ class MappedFile:
 
     def is_in_memory(self, rows: int) -> bool:
         """Whether all of some rows are there without a look at the disk."""
+        chosen = np.linspace(0, rows - 1, LOOKS, dtype=np.int64)
         buffer = bytearray(1)
-        with open(self.path, "rb", buffering=0) as file:
-            for row in np.linspace(0, rows - 1, LOOKS, dtype=np.int64).tolist():
-                try:
-                    os.preadv(
-                        file.fileno(), [buffer], self.offset + row * self.row_bytes, os.RWF_NOWAIT
-                    )
-                except BlockingIOError:
-                    return False
-                except OSError:  # a file system that has no disk
-                    return True
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                for place in (self.offset + chosen * self.row_bytes).tolist():
+                    os.preadv(file.fileno(), [buffer], place, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:  # such as that of a file system without a disk
+            return True
         return True
 
 
