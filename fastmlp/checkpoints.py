@@ -234,9 +234,7 @@ def resume(
     for name in file.missing:
         if changes[name] is None:
             raise ValueError(f"{name} must be given as to fit: {path!r} cannot hold all of it")
-    done = file.state.position.epochs
-    if epochs is not None and check_whole(epochs, "epochs", 1) < done:
-        raise ValueError(f"epochs must be at least the {done} that {path!r} has done, got {epochs}")
+    file.check_epochs(epochs, path)
     changes["epochs"] = epochs
     changes = {name: value for name, value in changes.items() if value is not None}
     if file.samples["others"] and file.samples["share"] is None and validation is None:
@@ -274,6 +272,14 @@ class File:
     missing: list[str]
     every: dict[str, Any]
     samples: dict[str, Any]
+
+    def check_epochs(self, epochs: int | None, path: str) -> None:
+        """Raise TypeError or ValueError if that cannot be all epochs of what is resumed."""
+        done = self.state.position.epochs
+        if epochs is not None and check_whole(epochs, "epochs", 1) < done:
+            raise ValueError(
+                f"epochs must be at least the {done} that {path!r} has done, got {epochs}"
+            )
 
 
 def _to_bytes(training: Training, header: dict[str, Any]) -> bytes:

@@ -95,6 +95,11 @@ def test_what_cannot_be_resumed() -> None:
     assert "cannot read 'insects.safetensors' as a checkpoint" in error_of(
         "resume", "insects.safetensors"
     )
+    train("--epochs", "2", "--checkpoint", "run")
+    Path("insects.csv").unlink()  # epochs are checked before the data is read
+    assert error_of("resume", "run", "--epochs", "0").startswith("epochs must be at least 1")
+    message = error_of("resume", "run", "--epochs", "1")
+    assert message == "epochs must be at least the 2 that 'run' has done, got 1"
     net = fm.MLP([2, 2])
     fm.fit(net, np.eye(2), [0, 1], epochs=1, callbacks=[fm.Checkpoint("api")])
     message = error_of("resume", "api")

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ import fastmlp as fm
 from fastmlp._cli import models
 from fastmlp._cli.arguments import Json, Log, Plot, Save, complete_files, data_argument
 from fastmlp._cli.job import Job, data_of, split
+
+if TYPE_CHECKING:
+    from fastmlp.checkpoints import File
 
 __all__ = ["resume"]
 
@@ -48,7 +51,9 @@ def resume(
     is read from where train found it unless DATA says where it is now. A log
     goes on if it is the same file as before.
     """
-    net = _network_of(checkpoint)
+    file = _read(checkpoint)
+    file.check_epochs(epochs, str(checkpoint))  # before the data, which may take long
+    net = file.net
     found, target = data_of(net.metadata)
     job = Job(data or found, target, save, log, plot, checkpoint)
     job.check()
@@ -67,10 +72,10 @@ def resume(
     job.finish(net, history, source, parts, names, quiet=quiet, json=json)
 
 
-def _network_of(checkpoint: Path) -> fm.MLP:
-    """Return the network of a checkpoint, which tells what it was trained on."""
+def _read(checkpoint: Path) -> "File":
+    """Return what a checkpoint holds, which tells what its network was trained on."""
     from fastmlp import checkpoints
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fm.resume will say that a file is damaged
-        return checkpoints.read(str(checkpoint)).net
+        return checkpoints.read(str(checkpoint))
