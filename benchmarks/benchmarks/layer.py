@@ -1,5 +1,6 @@
 """The three products of one layer with our kernels, on one thread or a team of two."""
 
+from copy import copy
 from time import perf_counter
 
 import numpy as np
@@ -45,6 +46,16 @@ class Layer:
             "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros, every)),
         }
         self._alone = np.zeros(LENGTH, np.int64)
+        self._share_out()
+
+    def of(self, batch):
+        """The same layer for fewer rows: its operands are the beginning of these."""
+        other = copy(self)
+        other.sizes = (batch, *self.sizes[1:])
+        other._share_out()
+        return other
+
+    def _share_out(self):
         # in advance: a call from Python should cost no more than it must
         self._parts = {
             (product, thread, threads): self._part(product, thread, threads)

@@ -61,7 +61,8 @@ class _Grid:
 
     def measure(self, rounds: int) -> list[Figures]:
         """Take turns: all products by one side, then by the next."""
-        ours = {batch: Layer(batch, *self._layer, self._dtype) for batch in BATCHES}
+        whole = Layer(max(BATCHES), *self._layer, self._dtype)
+        ours = {batch: whole.of(batch) for batch in BATCHES}
         shapes = list(itertools.product(PRODUCTS, BATCHES))
         times, pools = {}, {}
         for product, batch in shapes:
