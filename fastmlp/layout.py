@@ -391,10 +391,11 @@ def allocate(
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
         partial = shared.take(2 * blocks * rows * strides[-1])
     widest = max(strides)
-    # vectors of the largest W^T that is made, or of its blocks
+    # vectors of the largest W^T that is made, or of its blocks; or of sums in place of it
     lowest = 1 if input_gradient else 2
     whole = (strides[i - 1] // lanes * round_up(sizes[i], lanes) for i in range(lowest, last + 1))
-    transposed = min(machine.TRANSPOSED_VECTORS, max(whole, default=0))
+    sums = min(rows, machine.FEW_ROWS) * min(widest, machine.SUMMED_UNITS)
+    transposed = max(min(machine.TRANSPOSED_VECTORS, max(whole, default=0)), sums)
     if turned:  # a bias in each lane of a vector's units, sixteen sums of lanes
         transposed = max(transposed, lanes, 16 // lanes)
     panel = 2 * widest * lanes if turned else 0  # the largest of a gradient, and its penalty

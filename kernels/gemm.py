@@ -19,7 +19,18 @@ what an `Ahead` says.
 
 from . import machine
 from ._jit import glue, inlined, kernel
-from .simd import address_of, fill, fma, lane_sum, lanes, load, panels, store, transpose_block
+from .simd import (
+    address_of,
+    fill,
+    first_lanes,
+    fma,
+    lane_sums,
+    lanes,
+    load,
+    panels,
+    store,
+    transpose_block,
+)
 from .tile import Ahead, NonZero, descend_panel, product_panel
 
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
@@ -199,46 +210,70 @@ def pack(dst, src, j):
 
 
 @inlined
-def no_row_products(a):
-    """Eight vectors of zeros for `add_row_products`, of the kind that `a` is made of."""
-    zero = fill(load(a, 0, 0), 0.0)
-    return zero, zero, zero, zero, zero, zero, zero, zero
+def four_vectors(m, row, j):
+    """Four neighbouring vectors of a row."""
+    v = lanes(m)
+    return load(m, row, j), load(m, row, j + v), load(m, row, j + 2 * v), load(m, row, j + 3 * v)
 
 
 @inlined
-def add_row_products(sums, a, m, b, n):
-    """Add to eight sums the products of rows m, m + 1 of a with rows n to n + 3 of b, in panels.
+def store_four_vectors(m, row, j, values):
+    """Replace them."""
+    v, (x, y, z, w) = lanes(m), values
+    store(m, row, j, x)
+    store(m, row, j + v, y)
+    store(m, row, j + 2 * v, z)
+    store(m, row, j + 3 * v, w)
 
-    Products of a b^T for few rows of a, without a transposition: each is a sum in every lane over
-    ascending vectors of columns. In place of rows behind the last, the last is taken.
+
+@inlined
+def fma_four(f, factors, sums):
+    """Four sums + f times four factors."""
+    (x, y, z, w), (s, t, u, r) = factors, sums
+    return fma(f, x, s), fma(f, y, t), fma(f, z, u), fma(f, w, r)
+
+
+@kernel
+def add_row_products(sums, a, b, is_first):
+    """Add to sums [M, N v] the products of rows of a [M, K] and rows of b [N, K], in panels.
+
+    Products a b^T without a transposition: each is a vector of sums, in every lane over ascending
+    vectors of columns, whose lanes `store_row_products` adds up. They begin with zero if
+    `is_first`. N is rounded up to four; rows of b behind the last are the last again.
     """
-    s0, s1, s2, s3, t0, t1, t2, t3 = sums
-    v, last = lanes(a), b.shape[1] - 1
-    next_m = min(m + 1, a.shape[0] - 1)
-    n0, n1, n2, n3 = min(n, last), min(n + 1, last), min(n + 2, last), min(n + 3, last)
-    for q in range(b.shape[0]):
-        x, y = load(a, m, q * v), load(a, next_m, q * v)
-        w = load(b[q], n0, 0)
-        s0, t0 = fma(x, w, s0), fma(y, w, t0)
-        w = load(b[q], n1, 0)
-        s1, t1 = fma(x, w, s1), fma(y, w, t1)
-        w = load(b[q], n2, 0)
-        s2, t2 = fma(x, w, s2), fma(y, w, t2)
-        w = load(b[q], n3, 0)
-        s3, t3 = fma(x, w, s3), fma(y, w, t3)
-    return s0, s1, s2, s3, t0, t1, t2, t3
+    v, last, fours = lanes(a), b.shape[1] - 1, a.shape[0] // 4 * 4
+    zero = fill(load(sums, 0, 0), 0.0)
+    nothing = zero, zero, zero, zero
+    for n in range(0, b.shape[1], 4):
+        n1, n2, n3 = min(n + 1, last), min(n + 2, last), min(n + 3, last)
+        for m in range(0, fours, 4):
+            s, t, u, r = nothing, nothing, nothing, nothing
+            if not is_first:
+                s, t = four_vectors(sums, m, n * v), four_vectors(sums, m + 1, n * v)
+                u, r = four_vectors(sums, m + 2, n * v), four_vectors(sums, m + 3, n * v)
+            for q in range(b.shape[0]):
+                w = load(b[q], n, 0), load(b[q], n1, 0), load(b[q], n2, 0), load(b[q], n3, 0)
+                s = fma_four(load(a, m, q * v), w, s)
+                t = fma_four(load(a, m + 1, q * v), w, t)
+                u = fma_four(load(a, m + 2, q * v), w, u)
+                r = fma_four(load(a, m + 3, q * v), w, r)
+            store_four_vectors(sums, m, n * v, s)
+            store_four_vectors(sums, m + 1, n * v, t)
+            store_four_vectors(sums, m + 2, n * v, u)
+            store_four_vectors(sums, m + 3, n * v, r)
+        for m in range(fours, a.shape[0]):
+            s = nothing if is_first else four_vectors(sums, m, n * v)
+            for q in range(b.shape[0]):
+                w = load(b[q], n, 0), load(b[q], n1, 0), load(b[q], n2, 0), load(b[q], n3, 0)
+                s = fma_four(load(a, m, q * v), w, s)
+            store_four_vectors(sums, m, n * v, s)
 
 
-@inlined
-def store_row_products(c, m, n, sums, count):
-    """c[m:m + 2, n:n + 4] <- the eight sums over their lanes; zero from column n + count on."""
-    s0, s1, s2, s3, t0, t1, t2, t3 = sums
-    c[m, n] = lane_sum(s0) if count > 0 else 0.0
-    c[m, n + 1] = lane_sum(s1) if count > 1 else 0.0
-    c[m, n + 2] = lane_sum(s2) if count > 2 else 0.0
-    c[m, n + 3] = lane_sum(s3) if count > 3 else 0.0
-    if m + 1 < c.shape[0]:
-        c[m + 1, n] = lane_sum(t0) if count > 0 else 0.0
-        c[m + 1, n + 1] = lane_sum(t1) if count > 1 else 0.0
-        c[m + 1, n + 2] = lane_sum(t2) if count > 2 else 0.0
-        c[m + 1, n + 3] = lane_sum(t3) if count > 3 else 0.0
+@kernel
+def store_row_products(c, sums, count):
+    """c <- the sums over their lanes, `count` of each row, and zeros behind them."""
+    v = lanes(c)
+    for m in range(c.shape[0]):
+        for n in range(0, c.shape[1], v):
+            total = lane_sums(sums, m, n * v)
+            store(c, m, n, first_lanes(count - n, total, fill(total, 0.0)))

@@ -28,7 +28,6 @@ from .gemm import (
     multiply_by_transpose,
     multiply_transposed,
     next_width,
-    no_row_products,
     nothing_known,
     pack,
     store_row_products,
@@ -121,8 +120,8 @@ from .team import barrier, share
 from .tile import Ahead
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
+FEW_ROWS, ROW_OUTPUTS, SUMMED_UNITS = machine.FEW_ROWS, machine.ROW_OUTPUTS, machine.SUMMED_UNITS
 ASKED_ROWS = machine.ASKED_ROWS
-FEW_ROWS, WIDE_OUTPUT = machine.FEW_ROWS, machine.WIDE_OUTPUT
 
 
 class Sink(NamedTuple):
@@ -359,19 +358,20 @@ def loss_and_delta(plan, work, samples, team, objective, p, scale):
 @kernel
 def products_with_rows(plan, work, theta, p, layer, low, high):
     """dA = dZ W^T for few rows of dZ, as `gemm.add_row_products` makes it: W is not transposed."""
-    size = plan.table[layer - 1, SIZE]
-    da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
-    for i in range(low, high, 4):
-        for b in range(0, p.rows, 2):
-            sums = no_row_products(da)
-            for owner in range(owners_of(plan, layer)):
-                top, bottom = 0, plan.table[layer, LD]
-                if owners_of(plan, layer) > 1:
-                    top, bottom = units_of(plan, layer, owner)
-                dz = deltas_of(plan, work, layer, p, owner, top, bottom)
-                w = weights_of(plan, theta, layer, 0, size, top, bottom)
-                sums = add_row_products(sums, dz, b, w, i)
-            store_row_products(da, b, i - low, sums, size - i)
+    v, size = lanes(theta), plan.table[layer - 1, SIZE]
+    for i in range(low, high, SUMMED_UNITS):
+        end = min(i + SUMMED_UNITS, high)
+        width = (end - i) * v
+        sums = matrix(work.private, plan.transposed, p.rows, width, width)
+        for owner in range(owners_of(plan, layer)):
+            top, bottom = 0, plan.table[layer, LD]
+            if owners_of(plan, layer) > 1:
+                top, bottom = units_of(plan, layer, owner)
+            dz = deltas_of(plan, work, layer, p, owner, top, bottom)
+            w = weights_of(plan, theta, layer, i, min(end, size), top, bottom)
+            add_row_products(sums, dz, w, owner == 0)
+        da = deltas_of(plan, work, layer - 1, p, work.thread, i, end)
+        store_row_products(da, sums, size - i)
 
 
 @kernel
@@ -469,7 +469,7 @@ def propagate(plan, work, sink, team, p, layer):
     low, high = units_of(plan, below, work.thread)
     has_slopes = table[below, SLOPES] != NONE
     if low < high:
-        if p.rows <= FEW_ROWS and table[layer, LD] >= WIDE_OUTPUT:
+        if p.rows <= FEW_ROWS and p.rows * ROW_OUTPUTS <= table[layer, LD]:
             products_with_rows(plan, work, sink.parameters.theta, p, layer, low, high)
         else:
             product_with_transpose(plan, work, sink.parameters.theta, p, layer, low, high)

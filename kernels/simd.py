@@ -911,28 +911,53 @@ def store(m: Any, row: int, column: int, value: Any) -> None:
     m[row, column : column + lanes(m)] = value
 
 
+def _sums_of_lanes(builder: Any, vector: Vector, rest: list[Any]) -> list[Any]:
+    """Emit the sums of the lanes of vectors, a multiple of `lanes` of them, all together."""
+    parts, indices = 1, ir.VectorType(INT32, vector.lanes)
+    while parts < vector.lanes:
+        # Each vector has `parts` sums to come, of as many neighbouring lanes: halve all of two.
+        half = vector.lanes // parts // 2
+        low = [2 * half * part + n for part in range(2 * parts) for n in range(half)]
+        first, second = (ir.Constant(indices, [n + offset for n in low]) for offset in (0, half))
+        pairs = zip(rest[::2], rest[1::2], strict=True)
+        rest = [
+            builder.fadd(builder.shuffle_vector(a, b, first), builder.shuffle_vector(a, b, second))
+            for a, b in pairs
+        ]
+        parts *= 2
+    return rest
+
+
+def _lane_sums(typing: Any, m: Any, row: Any, column: Any) -> Any:
+    vector = Vector(m.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values)
+        places = [builder.gep(pointer, [INT64(n * vector.lanes)]) for n in range(vector.lanes)]
+        vectors = [load_from(builder, vector, place) for place in places]
+        return _sums_of_lanes(builder, vector, vectors)[0]
+
+    return signature(vector, m, types.int64, types.int64), codegen
+
+
+@compiles_to(_lane_sums)
+def lane_sums(m: Any, row: int, column: int) -> Any:
+    """A vector of the `lane_sum` of each of `lanes` vectors, the first at m[row, column].
+
+    All are added up together, which takes less than half as many instructions.
+    """
+    n = lanes(m)
+    vectors = m[row, column : column + n * n].reshape(n, n)
+    return np.array([_halve(vector, np.add) for vector in vectors])
+
+
 def _store_lane_sums(typing: Any, m: Any, row: Any, column: Any, values: Any) -> Any:
     vector = values.dtype
 
     def codegen(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        rest, parts = list(cgutils.unpack_tuple(builder, arguments[3])), 1
-        indices = ir.VectorType(INT32, vector.lanes)
-        while parts < vector.lanes:
-            # Each vector has `parts` sums to come, of as many neighbouring lanes: halve all of two.
-            half = vector.lanes // parts // 2
-            low = [2 * half * part + n for part in range(2 * parts) for n in range(half)]
-            halves = (ir.Constant(indices, [n + offset for n in low]) for offset in (0, half))
-            first, second = halves
-            pairs = zip(rest[::2], rest[1::2], strict=True)
-            rest = [
-                builder.fadd(
-                    builder.shuffle_vector(a, b, first), builder.shuffle_vector(a, b, second)
-                )
-                for a, b in pairs
-            ]
-            parts *= 2
+        vectors = list(cgutils.unpack_tuple(builder, arguments[3]))
         pointer, _ = element_pointer(context, builder, sig.args[0], *arguments[:3])
-        for n, sums in enumerate(rest):
+        for n, sums in enumerate(_sums_of_lanes(builder, vector, vectors)):
             place = builder.gep(pointer, [INT64(n * vector.lanes)])
             store_to(builder, vector, sums, place)
         return context.get_dummy_value()
@@ -942,9 +967,9 @@ def _store_lane_sums(typing: Any, m: Any, row: Any, column: Any, values: Any) ->
 
 @compiles_to(_store_lane_sums)
 def store_lane_sums(m: Any, row: int, column: int, values: Any) -> None:
-    """m[row, column + n] = `lane_sum` of the vector n of a tuple, a multiple of `lanes` of them.
+    """m[row, column + n] = `lane_sum` of the vector n of a tuple, added up as by `lane_sums`.
 
-    All are added up together, which takes less than half as many instructions.
+    The tuple has a multiple of `lanes` vectors.
     """
     for n, value in enumerate(values):
         m[row, column + n] = _halve(value, np.add)

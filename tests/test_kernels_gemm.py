@@ -143,16 +143,13 @@ def descend_without_zeros(memory, c, a, b, rate, chosen, every, nonzero):
 
 
 @kernel
-def multiply_rows(memory, c, a, b, cut):
+def multiply_rows(memory, c, a, b, sums, cut):
     """As the deltas of few rows are made: a b^T, the columns of both cut in two."""
     c, a, b = matrix_at(memory, c), matrix_at(memory, a), panels_at(memory, b)
-    v = lanes(a)
-    for n in range(0, c.shape[1], 4):
-        for m in range(0, c.shape[0], 2):
-            sums = gemm.no_row_products(a)
-            sums = gemm.add_row_products(sums, a[:, : cut * v], m, b[:cut], n)
-            sums = gemm.add_row_products(sums, a[:, cut * v :], m, b[cut:], n)
-            gemm.store_row_products(c, m, n, sums, b.shape[1] - n)
+    sums, middle = matrix_at(memory, sums), cut * lanes(a)
+    gemm.add_row_products(sums, a[:, :middle], b[:cut], True)
+    gemm.add_row_products(sums, a[:, middle:], b[cut:], False)
+    gemm.store_row_products(c, sums, b.shape[1])
 
 
 @kernel
@@ -420,9 +417,13 @@ def test_products_of_rows(
     memory = Memory(dtype, rng)
     a = memory.place(rows, columns, whole_numbers(rng, rows, columns))
     b = memory.place(units, columns, whole_numbers(rng, units, columns), packed=True)
-    c = memory.place(rows, -(-units // 4) * 4)
+    v = vector_lanes(dtype)
+    padding = data.draw(st.integers(0, 2))  # vectors
+    c = memory.place(rows, (-(-units // v) + padding) * v)
+    sums = memory.place(rows, max(c.columns, -(-units // 4) * 4) * v)  # NaN
     expected = memory.copy()
-    multiply_rows(memory.array, c, a, b, data.draw(st.integers(0, vectors)))
+    multiply_rows(memory.array, c, a, b, sums, data.draw(st.integers(0, vectors)))
+    expected[sums] = memory[sums]
     result = np.zeros((rows, c.columns))
     result[:, :units] = expected[a] @ expected[b].T
     expected[c] = result

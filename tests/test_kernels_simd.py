@@ -42,6 +42,7 @@ from fastmlp.kernels.simd import (
     is_double,
     lane_max,
     lane_sum,
+    lane_sums,
     lanes,
     load,
     matrix,
@@ -514,6 +515,24 @@ def test_store_lane_sums(dtype: type) -> None:
     sums_of_sixteen_rows(together, 1, 2, src)
     sums_one_by_one(one_by_one, 1, 2, src)
     np.testing.assert_array_equal(together, one_by_one)  # the same bits
+
+
+@kernel
+def sums_in_memory(dst, src, i, j):
+    store(dst, 1, 2, lane_sums(src, i, j))
+
+
+@DTYPES
+def test_lane_sums(dtype: type) -> None:
+    v = vector_lanes(dtype)
+    src = np.full((3, v * v + 2), np.nan, dtype)
+    vectors = src[1, 1 : 1 + v * v].reshape(v, v)
+    vectors[...] = np.random.default_rng(4).normal(size=(v, v))
+    dst, one_by_one = np.full((2, 3, v + 3), 7, dtype)
+    sums_in_memory(dst, src, 1, 1)
+    for lane, vector in enumerate(vectors):
+        sum_of_lanes(one_by_one[1:, 2 + lane :], vector[None])
+    np.testing.assert_array_equal(dst, one_by_one)  # the same bits
 
 
 @kernel

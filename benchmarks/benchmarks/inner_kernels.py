@@ -19,14 +19,14 @@ from fastmlp.kernels.gemm import (
     multiply,
     multiply_by_transpose,
     multiply_transposed,
-    no_row_products,
     store_row_products,
 )
 from fastmlp.kernels.machine import (
     CACHE_LINE,
     FEW_ROWS,
+    ROW_OUTPUTS,
+    SUMMED_UNITS,
     VECTOR_BYTES,
-    WIDE_OUTPUT,
 )
 from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, store
 from fastmlp.kernels.team import barrier
@@ -58,28 +58,32 @@ def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs
 
 
 @njit(**OPTIONS)
-def dense_backward(times, team, threads, part, da, dz, w, wt, zeros, every, batch, inputs, outputs):
+def dense_backward(
+    times, team, threads, part, da, dz, w, scratch, zeros, every, batch, inputs, outputs
+):
     """dA [B, I] = dZ [B, O] W^T, W^T made in blocks; dA in a block for each owner of columns.
 
-    For few rows of wide outputs W is not transposed, as in training.
+    For few rows W is not transposed, as in training. Scratch for each column: one of W^T, or sums.
     """
     v, (top, bottom, low, high) = lanes(da), part
     rows, width, ld = bottom - top, high - low, padded(dz, outputs)
+    place = low * (ld + FEW_ROWS * v)
     for _ in range(times):
-        if rows * width > 0 and batch <= FEW_ROWS and ld >= WIDE_OUTPUT:
-            c = matrix(da, low * batch + top * width, rows, width, width)
+        if rows * width > 0 and batch <= FEW_ROWS and batch * ROW_OUTPUTS <= ld:
             a = matrix(dz, top * ld, rows, ld, ld)
-            own = panels(w, 0, ld // v, inputs, inputs * v, v)
-            for n in range(low, high, 4):
-                for m in range(0, rows, 2):
-                    sums = add_row_products(no_row_products(c), a, m, own, n)
-                    store_row_products(c, m, n - low, sums, inputs - n)
+            for n in range(low, high, SUMMED_UNITS):
+                end = min(n + SUMMED_UNITS, high)
+                sums = matrix(scratch, place, rows, (end - n) * v, (end - n) * v)
+                own = panels(w, n * v, ld // v, min(end, inputs) - n, inputs * v, v)
+                add_row_products(sums, a, own, True)
+                c = matrix(da, low * batch + top * width + n - low, rows, end - n, width)
+                store_row_products(c, sums, inputs - n)
         elif rows * width > 0:
             c = matrix(da, low * batch + top * width, rows, width, width)
             a = matrix(dz, top * ld, rows, outputs, ld)
             own = panels(w, low * v, ld // v, min(high, inputs) - low, inputs * v, v)
             start = matrix(zeros, 0, 1, width, width)
-            multiply_by_transpose(c, a, own, start, every, wt, low * ld)
+            multiply_by_transpose(c, a, own, start, every, scratch, place)
         barrier(team, threads)
 
 

@@ -5,7 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
-from fastmlp.kernels.machine import CACHE_LINE, NARROW_OUTPUT, VECTOR_BYTES
+from fastmlp.kernels.machine import CACHE_LINE, FEW_ROWS, NARROW_OUTPUT, VECTOR_BYTES
 from fastmlp.kernels.team import LENGTH, share
 from fastmlp.layout import aligned_zeros, round_up
 
@@ -34,15 +34,15 @@ class Layer:
         self.a, self.dz = flat(batch, self.ld_in, inputs), flat(batch, self.ld, outputs)
         self.w, self.b = flat(inputs, self.ld, outputs), flat(1, self.ld, outputs)
         self.z, self.da = flat(batch, self.ld), flat(batch, self.ld_in)
-        self.dw, wt = flat(inputs, self.ld), flat(self.ld, self.ld_in)
+        self.dw, lanes = flat(inputs, self.ld), VECTOR_BYTES // dtype.itemsize
+        scratch = flat(self.ld_in, self.ld + FEW_ROWS * lanes)
         zeros, packed = flat(1, self.ld + self.ld_in), flat(inputs, self.ld)
         every = np.arange(max(batch, self.ld_in, self.ld))
-        lanes = VECTOR_BYTES // dtype.itemsize
         panels = self.w.reshape(inputs, -1, lanes).transpose(1, 0, 2)
         packed.reshape(panels.shape)[...] = panels
         self._calls = {
             "forward": (dense_forward, (self.z, self.a, packed, self.b)),
-            "backward": (dense_backward, (self.da, self.dz, packed, wt, zeros, every)),
+            "backward": (dense_backward, (self.da, self.dz, packed, scratch, zeros, every)),
             "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros, every)),
         }
         self._alone = np.zeros(LENGTH, np.int64)
