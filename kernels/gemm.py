@@ -37,6 +37,7 @@ PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 # but as wide for so few rows: one row of three vectors would wait for each sum to be ready
 WIDE_VECTORS, WIDE_ROWS = 8, 3
 DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
+FEW_ROWS, FEW_UNITS, OUTPUTS_EACH = machine.FEW_ROWS, machine.FEW_UNITS, machine.OUTPUTS_EACH
 NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
 COLUMNS_AHEAD = 24  # a tile and a cache line or two
 
@@ -233,12 +234,22 @@ def fma_four(f, factors, sums):
     return fma(f, x, s), fma(f, y, t), fma(f, z, u), fma(f, w, r)
 
 
+@glue
+def takes_products_of_rows(rows, units, outputs):
+    """Whether dA [rows, units] = dZ W^T is made without W^T; outputs include the padding.
+
+    So it is where W^T would serve few rows, or would be no wider than a vector.
+    """
+    few_rows = rows <= FEW_ROWS and rows * OUTPUTS_EACH <= outputs
+    return few_rows or (units <= FEW_UNITS and units * OUTPUTS_EACH <= outputs)
+
+
 @kernel
 def add_row_products(sums, a, b, is_first):
     """Add to sums [M, N v] the products of rows of a [M, K] and rows of b [N, K], in panels.
 
     Products a b^T without a transposition: each is a vector of sums, in every lane over ascending
-    vectors of columns, whose lanes `store_row_products` adds up. They begin with zero if
+    vectors of columns; `store_row_products` adds up the lanes. They begin with zero if
     `is_first`. N is rounded up to four; rows of b behind the last are the last again.
     """
     v, last, fours = lanes(a), b.shape[1] - 1, a.shape[0] // 4 * 4

@@ -3,8 +3,8 @@
 Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (the tables of exp, tanh and GELU,
 and guesses that quotients and Adam's roots begin with) and on what decides the order of sums:
 `VECTOR_BYTES` (a row of logits), `MICRO_BATCH`, `PASS_GROUPS`, `PASS_PARAMETERS` and
-`SKIPPED_FEATURES` (gradients of large batches), `FEW_ROWS` and `ROW_OUTPUTS` (of small ones),
-`PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
+`SKIPPED_FEATURES` (gradients of large batches), `FEW_ROWS`, `FEW_UNITS` and `OUTPUTS_EACH` (of
+small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
 """
 
 import os
@@ -42,9 +42,9 @@ STRIP_ROWS = 64
 SKIPPING_ROWS = 4
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
-# rows up to which W is not transposed for dA = dZ W^T, but with at least so many outputs for each;
-# of how many units at a time the sums of their products lie in L1
-FEW_ROWS, ROW_OUTPUTS, SUMMED_UNITS = 8, 8, 64
+# rows, or units below, up to which W is not transposed for dA = dZ W^T, but with at least so many
+# outputs for each; of how many units at a time the sums of so few rows lie in L1
+FEW_ROWS, FEW_UNITS, OUTPUTS_EACH, SUMMED_UNITS = 8, 16, 8, 64
 # rows of a pass up to which those of the next are asked for while gradients are made; of more, the
 # lines on their way from memory hold up the products for longer than waiting for them takes
 ASKED_ROWS = 64

@@ -31,6 +31,7 @@ from .gemm import (
     nothing_known,
     pack,
     store_row_products,
+    takes_products_of_rows,
 )
 from .loss import loss_backward
 from .norm import (
@@ -120,7 +121,7 @@ from .team import barrier, share
 from .tile import Ahead
 
 STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
-FEW_ROWS, ROW_OUTPUTS, SUMMED_UNITS = machine.FEW_ROWS, machine.ROW_OUTPUTS, machine.SUMMED_UNITS
+FEW_ROWS, SUMMED_UNITS = machine.FEW_ROWS, machine.SUMMED_UNITS
 ASKED_ROWS = machine.ASKED_ROWS
 
 
@@ -356,22 +357,24 @@ def loss_and_delta(plan, work, samples, team, objective, p, scale):
 
 
 @kernel
-def products_with_rows(plan, work, theta, p, layer, low, high):
-    """dA = dZ W^T for few rows of dZ, as `gemm.add_row_products` makes it: W is not transposed."""
+def products_of_rows(plan, work, theta, p, layer, low, high):
+    """dA = dZ W^T as `gemm.add_row_products` makes it, a few rows and units at a time."""
     v, size = lanes(theta), plan.table[layer - 1, SIZE]
-    for i in range(low, high, SUMMED_UNITS):
-        end = min(i + SUMMED_UNITS, high)
-        width = (end - i) * v
-        sums = matrix(work.private, plan.transposed, p.rows, width, width)
-        for owner in range(owners_of(plan, layer)):
-            top, bottom = 0, plan.table[layer, LD]
-            if owners_of(plan, layer) > 1:
-                top, bottom = units_of(plan, layer, owner)
-            dz = deltas_of(plan, work, layer, p, owner, top, bottom)
-            w = weights_of(plan, theta, layer, i, min(end, size), top, bottom)
-            add_row_products(sums, dz, w, owner == 0)
-        da = deltas_of(plan, work, layer - 1, p, work.thread, i, end)
-        store_row_products(da, sums, size - i)
+    da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
+    for b in range(0, p.rows, FEW_ROWS):
+        rows = slice(b, min(b + FEW_ROWS, p.rows))
+        for i in range(low, high, SUMMED_UNITS):
+            end = min(i + SUMMED_UNITS, high)
+            width = (end - i) * v
+            sums = matrix(work.private, plan.transposed, rows.stop - b, width, width)
+            for owner in range(owners_of(plan, layer)):
+                top, bottom = 0, plan.table[layer, LD]
+                if owners_of(plan, layer) > 1:
+                    top, bottom = units_of(plan, layer, owner)
+                dz = deltas_of(plan, work, layer, p, owner, top, bottom)[rows]
+                w = weights_of(plan, theta, layer, i, min(end, size), top, bottom)
+                add_row_products(sums, dz, w, owner == 0)
+            store_row_products(da[rows, i - low : end - low], sums, size - i)
 
 
 @kernel
@@ -469,8 +472,8 @@ def propagate(plan, work, sink, team, p, layer):
     low, high = units_of(plan, below, work.thread)
     has_slopes = table[below, SLOPES] != NONE
     if low < high:
-        if p.rows <= FEW_ROWS and p.rows * ROW_OUTPUTS <= table[layer, LD]:
-            products_with_rows(plan, work, sink.parameters.theta, p, layer, low, high)
+        if takes_products_of_rows(p.rows, table[below, SIZE], table[layer, LD]):
+            products_of_rows(plan, work, sink.parameters.theta, p, layer, low, high)
         else:
             product_with_transpose(plan, work, sink.parameters.theta, p, layer, low, high)
         if below > 0:

@@ -20,11 +20,11 @@ from fastmlp.kernels.gemm import (
     multiply_by_transpose,
     multiply_transposed,
     store_row_products,
+    takes_products_of_rows,
 )
 from fastmlp.kernels.machine import (
     CACHE_LINE,
     FEW_ROWS,
-    ROW_OUTPUTS,
     SUMMED_UNITS,
     VECTOR_BYTES,
 )
@@ -63,21 +63,23 @@ def dense_backward(
 ):
     """dA [B, I] = dZ [B, O] W^T, W^T made in blocks; dA in a block for each owner of columns.
 
-    For few rows W is not transposed, as in training. Scratch for each column: one of W^T, or sums.
+    For few rows or inputs W is not transposed, as in training. Scratch is columns of W^T, or sums.
     """
     v, (top, bottom, low, high) = lanes(da), part
     rows, width, ld = bottom - top, high - low, padded(dz, outputs)
     place = low * (ld + FEW_ROWS * v)
     for _ in range(times):
-        if rows * width > 0 and batch <= FEW_ROWS and batch * ROW_OUTPUTS <= ld:
-            a = matrix(dz, top * ld, rows, ld, ld)
-            for n in range(low, high, SUMMED_UNITS):
-                end = min(n + SUMMED_UNITS, high)
-                sums = matrix(scratch, place, rows, (end - n) * v, (end - n) * v)
-                own = panels(w, n * v, ld // v, min(end, inputs) - n, inputs * v, v)
-                add_row_products(sums, a, own, True)
-                c = matrix(da, low * batch + top * width + n - low, rows, end - n, width)
-                store_row_products(c, sums, inputs - n)
+        if rows * width > 0 and takes_products_of_rows(batch, inputs, ld):
+            for m in range(top, bottom, FEW_ROWS):
+                few = min(FEW_ROWS, bottom - m)
+                a = matrix(dz, m * ld, few, ld, ld)
+                for n in range(low, high, SUMMED_UNITS):
+                    end = min(n + SUMMED_UNITS, high)
+                    sums = matrix(scratch, place, few, (end - n) * v, (end - n) * v)
+                    own = panels(w, n * v, ld // v, min(end, inputs) - n, inputs * v, v)
+                    add_row_products(sums, a, own, True)
+                    c = matrix(da, low * batch + m * width + n - low, few, end - n, width)
+                    store_row_products(c, sums, inputs - n)
         elif rows * width > 0:
             c = matrix(da, low * batch + top * width, rows, width, width)
             a = matrix(dz, top * ld, rows, outputs, ld)
