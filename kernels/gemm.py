@@ -1,7 +1,7 @@
 """The three matrix products of an MLP, from one register tile.
 
 Forward Z = A W + b is `multiply`; backward dA = dZ W^T is `multiply_by_transpose`, or for few rows
-of dZ made by `add_row_products`; the weight gradient dW = A^T dZ is `multiply_transposed`, or
+or units made by `add_row_products`; the weight gradient dW = A^T dZ is `multiply_transposed`, or
 `descend` where gradient descent takes it at once.
 
 `a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns

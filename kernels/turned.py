@@ -7,7 +7,8 @@ every lane, and the lanes are added up at the end.
 
 For passes that a team of one does, of networks of plain layers alone (`layout.can_be_turned`). B'
 are the rows of the pass, rounded up to whole vectors: the last sample again, with weight 0. The
-chains of FMAs of hidden layers and of dA, hence their bits, are those of `network.py`.
+chains of FMAs of hidden layers, and of dA where that is made by W^T, hence their bits, are those of
+`network.py`.
 """
 
 import numpy as np
