@@ -12,6 +12,7 @@ import numpy as np
 
 from ._jit import inlined, kernel
 from .elementwise import (
+    LIFT,
     exp_parts,
     exp_terms_of_sum,
     exp_times,
@@ -23,7 +24,6 @@ from .elementwise import (
     log1p_parts,
     logistic_parts,
     rounded_sum,
-    sum_times_gaussian,
     tail_ratio,
     tanh_terms,
 )
@@ -39,6 +39,7 @@ from .simd import (
     lanes,
     load,
     scale,
+    smaller_magnitude,
     store,
 )
 
@@ -92,7 +93,7 @@ EXP_LIMITS = 120.0, 760.0
 NORMAL_LIMITS = 15.0, 39.0
 TANH_LIMITS = 12.0, 22.0
 # within the last segments of the tables for float32, where tanh is 1 and h is 0
-TANH_END, GELU_END = 9.9, 14.9
+TANH_END, GELU_END = 9.9, 14.36
 
 
 @inlined
@@ -223,10 +224,9 @@ def gate_slope(x, dh):
 @inlined
 def _gelu_of_segments(x):
     """x Phi(x); near 0, where the terms are not positive, x/2 - t (Phi(-t) - 1/2)."""
-    t = magnitude(x, fill(x, GELU_END))
-    large, small = gelu_terms(t)
+    large, lifted = gelu_terms(smaller_magnitude(x, fill(x, GELU_END)))
     start = choose_less(fill(x, 0.0), large, relu(x), x * fill(x, 0.5))
-    return start - sum_times_gaussian(large, small, t)
+    return fma(lifted, fill(x, -1 / LIFT), start)
 
 
 @inlined

@@ -21,9 +21,12 @@ in 0 <= x < infinity*, Mathematics of Computation 36 (1981): by a Chebyshev seri
 4), here rearranged in powers. Its relative error is 3e-9 in float32 and 7e-17 in float64.
 """
 
+import numpy as np
+
 from ._jit import inlined
 from .machine import HAS_AVX512
 from .simd import (
+    add_shifted_bits,
     choose_less,
     fill,
     fma,
@@ -52,9 +55,15 @@ SPLIT_SINGLE, SPLIT_DOUBLE = 1.5 * 2.0**15, 1.5 * 2.0**32
 TAIL_CENTRE = 4.0
 # of the exponent's fraction that is looked up
 STEPS_SINGLE, STEPS_DOUBLE = (16, 8) if HAS_AVX512 else (1, 1)
-# the segments' tables begin at 0 with the interval of numbers t + 17/16 from 17/16 to 9/8; which
-# interval it is tell their last two bits of the exponent and first three of the mantissa
-SEGMENT_OFFSET, SEGMENT_SHIFT = 1.0625, 20
+# a segment are the numbers t for which factor t + offset have the same last two bits of the
+# exponent and first three of the mantissa
+TANH_FACTOR, TANH_OFFSET = 1.0, 1.0625
+GELU_FACTOR, GELU_OFFSET = 1.434, 1.4
+SEGMENT_SHIFT = 20
+# GELU's Gaussian is halved wherever t**2 grows by this; 12 bits of 2 ln 2, for exact multiples
+HALVING = 1.38623046875
+# a power of two that keeps normal what will be a subnormal number
+LIFT = 2.0**26
 
 # of (e**r - 1 - r) / r**2 = 1/2 + ... for |r| <= ln(2)/2 the odd powers and the even ones, in r**2;
 # and all of it for the 16th part of that (float64: the 8th)
@@ -146,26 +155,25 @@ def _expm1_reduced(high, low):
 
 
 @inlined
-def _terms_of_series(r, bits):
+def _growth_of_series(r, bits):
     return fill(r, 1.0), _exp_series(r, r)
 
 
 @inlined
-def _terms_of_table(r, bits):
-    root = _root(bits)
-    return root, fma(root, fma(r * r, _short_exp_series(r), r), _root_rest(bits))
+def _growth_of_table(r, bits):
+    return _root(bits), fma(r, fma(r, _short_exp_series(r), fill(r, 1.0)), _root_rest(bits))
 
 
-# large and small with 2**(n - floor(n)) e**r = large + small
-_terms = _terms_of_table if HAS_AVX512 else _terms_of_series
+# factor and q with 2**(n - floor(n)) e**r = factor (1 + q)
+_growth = _growth_of_table if HAS_AVX512 else _growth_of_series
 
 
 @inlined
 def exp_parts(x):
     """n, p and rest with e**x = 2**floor(n) (p + rest); the rest is below an ULP of p."""
     n, high, bits = _reduce_to_steps(x)
-    large, small = _terms(fma(n, _ln2_rest(x), high), bits)
-    p, rest = rounded_sum(large, small)
+    factor, q = _growth(fma(n, _ln2_rest(x), high), bits)
+    p, rest = rounded_sum(factor, factor * q)
     return n, p, rest
 
 
@@ -173,8 +181,8 @@ def exp_parts(x):
 def exp_terms_of_sum(x, y):
     """n, large and small with e**(x + y) = 2**floor(n) (large + small), for a y that is small."""
     n, high, bits = _reduce_to_steps(x)
-    large, small = _terms(high + fma(n, _ln2_rest(x), y), bits)
-    return n, large, small
+    factor, q = _growth(high + fma(n, _ln2_rest(x), y), bits)
+    return n, factor, factor * q
 
 
 @inlined
@@ -182,8 +190,10 @@ def exp(x):
     """e**x; 0 and infinity where it underflows and overflows, NaN for NaN."""
     limit = fill(x, EXP_LIMIT_DOUBLE if is_double(x) else EXP_LIMIT_SINGLE)
     x = choose_less(limit, x, limit, x)
-    n, p, _ = exp_parts(choose_less(x, -limit, -limit, x))
-    return scale(p, n)
+    x = choose_less(x, -limit, -limit, x)
+    n, high, bits = _reduce_to_steps(x)
+    factor, q = _growth(fma(n, _ln2_rest(x), high), bits)
+    return scale(fma(factor, q, factor), n)
 
 
 @inlined
@@ -317,33 +327,56 @@ def expm1(x):
     return result
 
 
-def _on_segments(rows):
-    """The operation t -> c[0] and c[1] (t - c) + c[2] (t - c)**2 + ... of a segment, in float32."""
-    turned = [rows[(n + 8) % 32] for n in range(32)]  # 1.0's exponent ends in 11
-    centre, c0, c1, c2, c3, c4, c5 = (
-        table(column, shift=SEGMENT_SHIFT) for column in zip(*turned, strict=True)
-    )
-
-    @inlined
-    def terms(t):
-        u = t + fill(t, SEGMENT_OFFSET)
-        d = t - centre(u)
-        p = fma(fma(fma(c5(u), d, c4(u)), d, c3(u)), d, c2(u))
-        return c0(u), fma(d * d, p, c1(u) * d)
-
-    return terms
+def _columns(rows, offset):
+    """The centres c and coefficients c[0], c[1], ... of segments, looked up by factor t + offset."""
+    first = int(8 * (offset - 1))  # the segment of 0; 1.0's exponent ends in 11
+    turned = [rows[(n + 8 - first) % 32] for n in range(32)]
+    return [table(column, shift=SEGMENT_SHIFT) for column in zip(*turned, strict=True)]
 
 
-tanh_terms, gelu_terms = _on_segments(TANH), _on_segments(GELU)
+_tanh_centre, *_tanh = _columns(TANH, TANH_OFFSET)
+_gelu_centre, *_gelu = _columns(GELU, GELU_OFFSET)
+_tanh_0, _tanh_1, _tanh_2, _tanh_3, _tanh_4, _tanh_5 = _tanh
+_gelu_0, _gelu_1, _gelu_2, _gelu_3, _gelu_4, _gelu_5 = _gelu
 
 
 @inlined
-def sum_times_gaussian(large, small, t):
-    """(large + small) e**(-t**2/2) for 0 <= t <= 15; the error is some roundings of small."""
-    half = t * fill(t, -0.5)
-    square = half * t
-    n, p, rest = exp_terms_of_sum(square, fma(half, t, -square))
-    return scale(fma(large, p, fma(large + small, rest, small * p)), n)
+def tanh_terms(t):
+    """Tanh(t) = c[0] + c[1] (t - c) + ...; here c[0] and all the others."""
+    u = fma(t, fill(t, TANH_FACTOR), fill(t, TANH_OFFSET))
+    d = t - _tanh_centre(u)
+    p = fma(fma(fma(_tanh_5(u), d, _tanh_4(u)), d, _tanh_3(u)), d, _tanh_2(u))
+    return _tanh_0(u), fma(d * d, p, _tanh_1(u) * d)
+
+
+def _lifted_roots():
+    """LIFT 2**(j/16), less what bits of 2**n add to theirs for the n that ends in j/16."""
+    bits = (np.array(ROOTS, np.float32) * np.float32(LIFT)).view(np.int32)
+    return (bits - (np.arange(16, dtype=np.int32) << 19)).view(np.float32).tolist()
+
+
+_lifted_root = table(_lifted_roots())
+# (e**(-slope r) - 1) / r for |r| <= HALVING / 32, slope = ln 2 / HALVING
+_gaussian_series = polynomial(single=(-0.500023045, 0.1250155722, -0.02083690542), double=())
+
+
+@inlined
+def gelu_terms(t):
+    """c[0] and LIFT h of t's segment: h = t Phi(-t), or t (Phi(-t) - 1/2) where c[0] <= 0.
+
+    h = e**(-slope t**2) (c[0] + c[1] (t - c) + ...), with slope = ln 2 / HALVING: the Gaussian is
+    2**n e**(-slope r) with r = t**2 + n HALVING. Only the sum of the two terms is rounded to h.
+    """
+    rounding = ROUND_SINGLE / 16
+    bits = fma(t * t, fill(t, -1 / HALVING), fill(t, rounding))
+    r = fma(t, t, fma(bits, fill(t, HALVING), fill(t, -rounding * HALVING)))
+    q = fma(r, _gaussian_series(r), _root_rest(bits))
+    power = add_shifted_bits(_lifted_root(bits), bits, 19)
+    u = fma(t, fill(t, GELU_FACTOR), fill(t, GELU_OFFSET))
+    d = t - _gelu_centre(u)
+    p = fma(fma(fma(_gelu_5(u), d, _gelu_4(u)), d, _gelu_3(u)), d, _gelu_2(u))
+    large, small = _gelu_0(u), fma(p, d, _gelu_1(u)) * d
+    return large, fma(power, large, power * fma(q, large + small, small))
 
 
 # (2 atanh(s) - 2 s) / s**3 in s**2

@@ -86,5 +86,11 @@ IS_WINDOWS = os.name == "nt"
 HAS_FMA = bool(FEATURES.get("fma")) or not IS_X86
 VECTOR_BYTES = _vector_bytes()
 ACCUMULATORS = SUMS[VECTOR_BYTES]
-# instructions for a 2**n, for guesses of 1 / a and 1 / sqrt(a), and for looking up in vectors
-HAS_AVX512 = IS_X86 and HAS_FMA and VECTOR_BYTES == 64 and bool(FEATURES.get("avx512f"))
+# instructions for a 2**n, for guesses of 1 / a and 1 / sqrt(a), for looking up in vectors, and for
+# the smaller magnitude
+HAS_AVX512 = (
+    IS_X86
+    and HAS_FMA
+    and VECTOR_BYTES == 64
+    and all(FEATURES.get(name) for name in ("avx512f", "avx512dq"))
+)

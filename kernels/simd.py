@@ -41,6 +41,8 @@ from ._jit import JIT_DISABLED, inlined
 
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
+# what AVX-512's "range" shall do: the lesser magnitude, without its sign
+SMALLER_MAGNITUDE = 0b1010
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -164,6 +166,25 @@ def square_root(a: Any) -> Any:
 def absolute(a: Any) -> Any:
     """|a| in each lane."""
     return np.abs(a)
+
+
+def _smaller_magnitude(typing: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        if machine.HAS_AVX512:
+            every, current_rounding = ir.IntType(vector.lanes)(-1), INT32(4)
+            values = [*values, INT32(SMALLER_MAGNITUDE), values[0], every, current_rounding]
+            return _call_avx512(builder, vector, "mask.range", values)
+        a, b = (_call(builder, "fabs", vector, [value]) for value in values)
+        return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+    return signature(a, a, b), codegen
+
+
+@compiles_to(_smaller_magnitude)
+def smaller_magnitude(a: Any, b: Any) -> Any:
+    """The smaller one of |a| and |b| in each lane, |b| where a is NaN."""
+    return np.where(np.abs(a) < np.abs(b), np.abs(a), np.abs(b))
 
 
 def _copy_sign(typing: Any, a: Any, b: Any) -> Any:
@@ -292,6 +313,27 @@ def _choose_normal(typing: Any, x: Any, yes: Any, no: Any) -> Any:
 def choose_normal(x: Any, yes: Any, no: Any) -> Any:
     """Lane by lane: `no` where x is smaller than every normal number, else `yes`."""
     return np.where(np.abs(x) < np.finfo(x.dtype).tiny, no, yes)
+
+
+def _add_shifted_bits(typing: Any, a: Any, b: Any, shift: Any) -> Any:
+    if not isinstance(shift, types.Literal):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        vector = sig.args[0]
+        kind = vector.llvm_integers
+        a, b = (builder.bitcast(value, kind) for value in values[:2])
+        b = builder.shl(b, ir.Constant(kind, [shift.literal_value] * vector.lanes))
+        return builder.bitcast(builder.add(a, b), vector.llvm)
+
+    return signature(a, a, b, shift), codegen
+
+
+@compiles_to(_add_shifted_bits)
+def add_shifted_bits(a: Any, b: Any, shift: int) -> Any:
+    """The float whose bits are those of a plus those of b << shift, a literal."""
+    kind = f"u{a.itemsize}"
+    return (a.view(kind) + (b.view(kind) << shift)).view(a.dtype)
 
 
 def _call_avx512(builder: Any, vector: Vector, name: str, values: Sequence[Any]) -> Any:

@@ -23,6 +23,7 @@ from fastmlp.kernels.simd import (
     GUESS_RECIPROCAL,
     GUESS_ROOT,
     absolute,
+    add_shifted_bits,
     add_wide,
     address_of,
     atomic_add,
@@ -52,6 +53,7 @@ from fastmlp.kernels.simd import (
     polynomial,
     power_of_two,
     scale,
+    smaller_magnitude,
     square_root,
     square_sum,
     store,
@@ -121,6 +123,10 @@ def test_square_sum(dtype: type) -> None:
     np.testing.assert_allclose(out, np.square(x, dtype=np.float64).sum(axis=1), rtol=1e-14)
 
 
+def as_integers(x: Array) -> Array:
+    return x.view(f"i{x.itemsize}")
+
+
 trinomial = polynomial(single=(3.0, 0.0, -2.0), double=(-1.0, 4.0, 1.0, 2.0))
 doubled_or_negated = by_dtype(kernel(lambda a: a + a), kernel(lambda a: -a))
 
@@ -160,6 +166,14 @@ OPERATIONS = {
         elementwise(kernel(lambda a, b, c: copy_sign(a, b))),
         lambda a, b, c: np.copysign(a, b),
     ),
+    "smaller_magnitude": (
+        elementwise(kernel(lambda a, b, c: smaller_magnitude(a, b))),
+        lambda a, b, c: np.minimum(abs(a), abs(b)),
+    ),
+    "add_shifted_bits": (
+        elementwise(kernel(lambda a, b, c: add_shifted_bits(a, b, 3))),
+        lambda a, b, c: (as_integers(a) + 8 * as_integers(b)).view(a.dtype),
+    ),
     "polynomial": (
         elementwise(kernel(lambda a, b, c: trinomial(a))),
         lambda a, b, c: 3 - 2 * a**2 if a.dtype == np.float32 else -1 + 4 * a + a**2 + 2 * a**3,
@@ -185,6 +199,17 @@ def test_elementwise_operation(name: str, dtype: type) -> None:
     out = np.full((1, x.shape[1]), np.nan, dtype)
     compiled(out, x)
     np.testing.assert_array_equal(out, [meaning(*x)])
+
+
+@DTYPES
+def test_smaller_magnitude_of_infinity_and_nan(dtype: type) -> None:
+    compiled, _ = OPERATIONS["smaller_magnitude"]
+    x = np.full((3, vector_lanes(dtype)), 2.0, dtype)
+    x[0, :3] = -np.inf, np.nan, -0.0
+    out = np.full((1, x.shape[1]), np.nan, dtype)
+    compiled(out, x)
+    np.testing.assert_array_equal(out[0, :4], [2.0, 2.0, 0.0, 2.0])
+    assert not np.signbit(out).any()
 
 
 with_tables = pytest.mark.skipif(not machine.HAS_AVX512, reason="tables need AVX-512")

@@ -10,6 +10,7 @@ the tables one after the other, each time finding those after it anew.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mpmath as mp
 import numpy as np
@@ -84,13 +85,27 @@ def _single(x: mp.mpf) -> mp.mpf:
     return mp.mpf(float(np.float32(float(x))))
 
 
-def _edges(number: int) -> tuple[mp.mpf, mp.mpf]:
-    """Return where a segment begins and ends: t + 17/16 has eight in each octave."""
+@dataclass(frozen=True)
+class _Segments:
+    """Intervals of t on which factor t + offset has the same exponent and first three bits."""
 
-    def edge(n: int) -> mp.mpf:
-        return (1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - mp.mpf(17) / 16
+    factor: float
+    offset: float
 
-    return max(edge(number), mp.mpf(0)), edge(number + 1)
+    def edges(self, number: int) -> tuple[mp.mpf, mp.mpf]:
+        """Return where a segment begins and ends; the first one begins at 0."""
+        number += int(8 * (self.offset - 1))
+
+        def edge(n: int) -> mp.mpf:
+            return ((1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - self.offset) / self.factor
+
+        return max(edge(number), mp.mpf(0)), edge(number + 1)
+
+
+TANH, GELU = _Segments(1.0, 1.0625), _Segments(1.434, 1.4)
+# GELU's Gaussian is e**(-slope t**2): it is halved wherever t**2 grows by this, 12 bits of 2 ln 2
+HALVING = mp.mpf(2839) / 2048
+SLOPE = mp.log(2) / HALVING
 
 
 def _centre(f: Function, low: mp.mpf, high: mp.mpf, share: float) -> mp.mpf:
@@ -101,10 +116,14 @@ def _centre(f: Function, low: mp.mpf, high: mp.mpf, share: float) -> mp.mpf:
 
 
 def _segment(
-    f: Function, size: Function, number: int, centre: mp.mpf, known: list[mp.mpf]
+    f: Function,
+    size: Function,
+    edges: tuple[mp.mpf, mp.mpf],
+    centre: mp.mpf,
+    known: list[mp.mpf],
 ) -> list[mp.mpf]:
     """Return the centre and the coefficients, the first ones known, for errors in parts of size."""
-    low, high = _edges(number)
+    low, high = edges
     c = list(known)
     while len(c) <= DEGREE:
         k = len(c)
@@ -126,11 +145,13 @@ def _segment(
 
 def _tanh_rows() -> list[list[mp.mpf]]:
     """In the first two rows tanh(t) = t + ..., from the 28th on it is 1."""
-    rows = [_segment(mp.tanh, mp.tanh, n, mp.mpf(0), [mp.mpf(0), mp.mpf(1)]) for n in range(2)]
+    edges = [TANH.edges(n) for n in range(SEGMENTS)]
+    start = [mp.mpf(0), mp.mpf(1)]
+    rows = [_segment(mp.tanh, mp.tanh, edges[n], mp.mpf(0), start) for n in range(2)]
     for n in range(2, 27):
         # far to the left, so that little is subtracted from the centre's value
-        centre = _centre(mp.tanh, *_edges(n), 0.25)
-        rows.append(_segment(mp.tanh, mp.tanh, n, centre, [_single(mp.tanh(centre))]))
+        centre = _centre(mp.tanh, *edges[n], 0.25)
+        rows.append(_segment(mp.tanh, mp.tanh, edges[n], centre, [_single(mp.tanh(centre))]))
     return rows + [[mp.mpf(n == 1) for n in range(DEGREE + 2)]] * (SEGMENTS - len(rows))
 
 
@@ -138,7 +159,7 @@ def _gelu_rows() -> list[list[mp.mpf]]:
     """For small t, where the error counts in parts of t Phi(-t) as well, less t/2."""
 
     def gaussian(t: mp.mpf) -> mp.mpf:
-        return mp.exp(t * t / 2)
+        return mp.exp(SLOPE * t * t)
 
     def tail(t: mp.mpf) -> mp.mpf:
         return t * mp.erfc(t / mp.sqrt(2)) / 2 * gaussian(t)
@@ -146,11 +167,12 @@ def _gelu_rows() -> list[list[mp.mpf]]:
     def less_half(t: mp.mpf) -> mp.mpf:
         return -t * mp.erf(t / mp.sqrt(2)) / 2 * gaussian(t)
 
-    rows = [_segment(less_half, tail, 0, mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
+    edges = [GELU.edges(n) for n in range(SEGMENTS)]
+    rows = [_segment(less_half, tail, edges[0], mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
     for n in range(1, SEGMENTS):
         f = less_half if n < 3 else tail
-        centre = _centre(f, *_edges(n), 0.5)
-        rows.append(_segment(f, tail, n, centre, [_single(f(centre))]))
+        centre = _centre(f, *edges[n], 0.5)
+        rows.append(_segment(f, tail, edges[n], centre, [_single(f(centre))]))
     return rows
 
 
@@ -177,9 +199,12 @@ def main() -> None:
         _show(f"the same on {steps} times shorter intervals, for e**r", c, dtype)
     roots = [mp.mpf(2) ** (mp.mpf(n) / 16) for n in range(16)]
     _show("2**(n/16)", roots, np.float64)
-    _show("2**(n/8) less that", [x - float(x) for x in roots[::2]], np.float64)
+    _show("2**(n/8) / that - 1", [x / float(x) - 1 for x in roots[::2]], np.float64)
     _show_rows("tanh(t)", _tanh_rows())
-    _show_rows("t Phi(-t) e**(t**2/2)", _gelu_rows())
+    _show_rows("t Phi(-t) e**(slope t**2)", _gelu_rows())
+    radius = HALVING / 32
+    c = lawson(lambda r: mp.expm1(-SLOPE * r) / r, abs, -radius, radius, 2)
+    _show("(e**(-slope r) - 1) / r", c, np.float32)
     for dtype, degree in ((np.float32, 2), (np.float64, 6)):
         c = lawson(_atanh_series, _atanh_weight, mp.mpf(0), mp.mpf(1) / 25, degree)
         _show("(2 atanh(s) - 2 s) / s**3 in s**2", c, dtype)
