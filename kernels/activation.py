@@ -27,9 +27,10 @@ from .elementwise import (
     tail_ratio,
     tanh_terms,
 )
-from .machine import HAS_AVX512
+from .machine import HAS_AVX512, WRITE_AHEAD
 from .simd import (
     absolute,
+    ask_to_write,
     by_dtype,
     choose_less,
     copy_sign,
@@ -336,6 +337,7 @@ def _forward_loop(function):
     def loop(a, z):
         for i in range(z.shape[0]):
             for j in range(0, z.shape[1], lanes(z)):
+                ask_to_write(a, i, j + WRITE_AHEAD)
                 store(a, i, j, function(load(z, i, j)))
 
     return loop
@@ -362,6 +364,7 @@ _selu_backward_loop = _backward_loop(selu_slope)
 def _gated_loop(a, z, code):
     for i in range(z.shape[0]):
         for j in range(0, z.shape[1], lanes(z)):
+            ask_to_write(a, i, j + WRITE_AHEAD)
             x = load(z, i, j)
             if code == GELU:
                 y = gelu(x)

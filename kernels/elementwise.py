@@ -55,11 +55,9 @@ SPLIT_SINGLE, SPLIT_DOUBLE = 1.5 * 2.0**15, 1.5 * 2.0**32
 TAIL_CENTRE = 4.0
 # of the exponent's fraction that is looked up
 STEPS_SINGLE, STEPS_DOUBLE = (16, 8) if HAS_AVX512 else (1, 1)
-# a segment are the numbers t for which factor t + offset have the same last two bits of the
-# exponent and first three of the mantissa
-TANH_FACTOR, TANH_OFFSET = 1.0, 1.0625
-GELU_FACTOR, GELU_OFFSET = 1.434, 1.4
-SEGMENT_SHIFT = 20
+# the segments' tables begin at 0 with the interval of numbers t + 17/16 from 17/16 to 9/8; which
+# interval it is tell their last two bits of the exponent and first three of the mantissa
+SEGMENT_OFFSET, SEGMENT_SHIFT = 1.0625, 20
 # GELU's Gaussian is halved wherever t**2 grows by this; 12 bits of 2 ln 2, for exact multiples
 HALVING = 1.38623046875
 # a power of two that keeps normal what will be a subnormal number
@@ -327,24 +325,21 @@ def expm1(x):
     return result
 
 
-def _columns(rows, offset):
-    """The centres c and coefficients c[0], c[1], ... of segments, looked up by factor t + offset."""
-    first = int(8 * (offset - 1))  # the segment of 0; 1.0's exponent ends in 11
-    turned = [rows[(n + 8 - first) % 32] for n in range(32)]
+def _on_segments(rows):
+    """The centres c and coefficients c[0], c[1], ... of segments, each looked up by t + 17/16."""
+    turned = [rows[(n + 8) % 32] for n in range(32)]  # 1.0's exponent ends in 11
     return [table(column, shift=SEGMENT_SHIFT) for column in zip(*turned, strict=True)]
 
 
-_tanh_centre, *_tanh = _columns(TANH, TANH_OFFSET)
-_gelu_centre, *_gelu = _columns(GELU, GELU_OFFSET)
-_tanh_0, _tanh_1, _tanh_2, _tanh_3, _tanh_4, _tanh_5 = _tanh
-_gelu_0, _gelu_1, _gelu_2, _gelu_3, _gelu_4, _gelu_5 = _gelu
+_tanh_c, _tanh_0, _tanh_1, _tanh_2, _tanh_3, _tanh_4, _tanh_5 = _on_segments(TANH)
+_gelu_c, _gelu_0, _gelu_1, _gelu_2, _gelu_3, _gelu_4, _gelu_5 = _on_segments(GELU)
 
 
 @inlined
 def tanh_terms(t):
     """Tanh(t) = c[0] + c[1] (t - c) + ...; here c[0] and all the others."""
-    u = fma(t, fill(t, TANH_FACTOR), fill(t, TANH_OFFSET))
-    d = t - _tanh_centre(u)
+    u = t + fill(t, SEGMENT_OFFSET)
+    d = t - _tanh_c(u)
     p = fma(fma(fma(_tanh_5(u), d, _tanh_4(u)), d, _tanh_3(u)), d, _tanh_2(u))
     return _tanh_0(u), fma(d * d, p, _tanh_1(u) * d)
 
@@ -372,8 +367,8 @@ def gelu_terms(t):
     r = fma(t, t, fma(bits, fill(t, HALVING), fill(t, -rounding * HALVING)))
     q = fma(r, _gaussian_series(r), _root_rest(bits))
     power = add_shifted_bits(_lifted_root(bits), bits, 19)
-    u = fma(t, fill(t, GELU_FACTOR), fill(t, GELU_OFFSET))
-    d = t - _gelu_centre(u)
+    u = t + fill(t, SEGMENT_OFFSET)
+    d = t - _gelu_c(u)
     p = fma(fma(fma(_gelu_5(u), d, _gelu_4(u)), d, _gelu_3(u)), d, _gelu_2(u))
     large, small = _gelu_0(u), fma(p, d, _gelu_1(u)) * d
     return large, fma(power, large, power * fma(q, large + small, small))

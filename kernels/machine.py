@@ -32,6 +32,8 @@ ROW_BLOCK = 48
 NEAR_VECTORS, TRANSPOSED_VECTORS = 16384, 6144
 # rows a pass works on: a layer's activations stay in the second-level cache
 MICRO_BATCH = 256
+# elements that an activation asks for the lines of its outputs ahead
+WRITE_AHEAD = 128
 # groups of passes, each with a gradient of its own, where threads take whole passes
 PASS_GROUPS = 16
 # parameters up to which they do, see `layout.groups_of`

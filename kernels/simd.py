@@ -1048,6 +1048,20 @@ def emit_prefetch(builder: Any, pointer: Any, how: tuple[int, int]) -> None:
     builder.call(function, [address, INT32(how[0]), INT32(how[1]), INT32(1)])
 
 
+def _ask_to_write(typing: Any, m: Any, row: Any, column: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values)
+        emit_prefetch(builder, pointer, TO_WRITE)
+        return context.get_dummy_value()
+
+    return signature(types.void, m, types.int64, types.int64), codegen
+
+
+@compiles_to(_ask_to_write)
+def ask_to_write(m: Any, row: int, column: int) -> None:
+    """Have the line of m[row, column], which may lie beyond the matrix, come to be written."""
+
+
 def _address_of(typing: Any, m: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         pointer, _ = element_pointer(context, builder, sig.args[0], *values)

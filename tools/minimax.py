@@ -10,7 +10,6 @@ the tables one after the other, each time finding those after it anew.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import mpmath as mp
 import numpy as np
@@ -18,6 +17,9 @@ import numpy as np
 mp.mp.dps = 50
 POINTS, ROUNDS = 150, 200
 SEGMENTS, SEGMENT_POINTS, SEGMENT_ROUNDS, DEGREE = 32, 40, 20, 5
+# GELU's Gaussian is e**(-slope t**2): it is halved wherever t**2 grows by this, 12 bits of 2 ln 2
+HALVING = mp.mpf(2839) / 2048
+SLOPE = mp.log(2) / HALVING
 Function = Callable[[mp.mpf], mp.mpf]
 
 
@@ -85,27 +87,13 @@ def _single(x: mp.mpf) -> mp.mpf:
     return mp.mpf(float(np.float32(float(x))))
 
 
-@dataclass(frozen=True)
-class _Segments:
-    """Intervals of t on which factor t + offset has the same exponent and first three bits."""
+def _edges(number: int) -> tuple[mp.mpf, mp.mpf]:
+    """Return where a segment begins and ends: t + 17/16 has eight in each octave."""
 
-    factor: float
-    offset: float
+    def edge(n: int) -> mp.mpf:
+        return (1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - mp.mpf(17) / 16
 
-    def edges(self, number: int) -> tuple[mp.mpf, mp.mpf]:
-        """Return where a segment begins and ends; the first one begins at 0."""
-        number += int(8 * (self.offset - 1))
-
-        def edge(n: int) -> mp.mpf:
-            return ((1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - self.offset) / self.factor
-
-        return max(edge(number), mp.mpf(0)), edge(number + 1)
-
-
-TANH, GELU = _Segments(1.0, 1.0625), _Segments(1.434, 1.4)
-# GELU's Gaussian is e**(-slope t**2): it is halved wherever t**2 grows by this, 12 bits of 2 ln 2
-HALVING = mp.mpf(2839) / 2048
-SLOPE = mp.log(2) / HALVING
+    return max(edge(number), mp.mpf(0)), edge(number + 1)
 
 
 def _centre(f: Function, low: mp.mpf, high: mp.mpf, share: float) -> mp.mpf:
@@ -116,14 +104,10 @@ def _centre(f: Function, low: mp.mpf, high: mp.mpf, share: float) -> mp.mpf:
 
 
 def _segment(
-    f: Function,
-    size: Function,
-    edges: tuple[mp.mpf, mp.mpf],
-    centre: mp.mpf,
-    known: list[mp.mpf],
+    f: Function, size: Function, number: int, centre: mp.mpf, known: list[mp.mpf]
 ) -> list[mp.mpf]:
     """Return the centre and the coefficients, the first ones known, for errors in parts of size."""
-    low, high = edges
+    low, high = _edges(number)
     c = list(known)
     while len(c) <= DEGREE:
         k = len(c)
@@ -145,13 +129,11 @@ def _segment(
 
 def _tanh_rows() -> list[list[mp.mpf]]:
     """In the first two rows tanh(t) = t + ..., from the 28th on it is 1."""
-    edges = [TANH.edges(n) for n in range(SEGMENTS)]
-    start = [mp.mpf(0), mp.mpf(1)]
-    rows = [_segment(mp.tanh, mp.tanh, edges[n], mp.mpf(0), start) for n in range(2)]
+    rows = [_segment(mp.tanh, mp.tanh, n, mp.mpf(0), [mp.mpf(0), mp.mpf(1)]) for n in range(2)]
     for n in range(2, 27):
         # far to the left, so that little is subtracted from the centre's value
-        centre = _centre(mp.tanh, *edges[n], 0.25)
-        rows.append(_segment(mp.tanh, mp.tanh, edges[n], centre, [_single(mp.tanh(centre))]))
+        centre = _centre(mp.tanh, *_edges(n), 0.25)
+        rows.append(_segment(mp.tanh, mp.tanh, n, centre, [_single(mp.tanh(centre))]))
     return rows + [[mp.mpf(n == 1) for n in range(DEGREE + 2)]] * (SEGMENTS - len(rows))
 
 
@@ -167,12 +149,11 @@ def _gelu_rows() -> list[list[mp.mpf]]:
     def less_half(t: mp.mpf) -> mp.mpf:
         return -t * mp.erf(t / mp.sqrt(2)) / 2 * gaussian(t)
 
-    edges = [GELU.edges(n) for n in range(SEGMENTS)]
-    rows = [_segment(less_half, tail, edges[0], mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
+    rows = [_segment(less_half, tail, 0, mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
     for n in range(1, SEGMENTS):
         f = less_half if n < 3 else tail
-        centre = _centre(f, *edges[n], 0.5)
-        rows.append(_segment(f, tail, edges[n], centre, [_single(f(centre))]))
+        centre = _centre(f, *_edges(n), 0.5)
+        rows.append(_segment(f, tail, n, centre, [_single(f(centre))]))
     return rows
 
 

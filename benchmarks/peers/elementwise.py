@@ -1,6 +1,6 @@
 """Compare functions of single elements with PyTorch's: time on one core, and the largest error.
 
-Times: x and y lie in the cache, y <- f(x), the two libraries in turn, ratios within a round. Errors
+Times: x and y begin on cache lines and lie in the cache, y <- f(x), the two libraries in turn, ratios within a round. Errors
 of float32 in units in the last place (ULP), against SciPy's and NumPy's float64, over every
 `--stride`-th bit pattern of a float in the function's domain; subnormal numbers included.
 """
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from suite import FASTMLP, arguments, torch_functions
 from tables import ratios, table, with_range
+
+from fastmlp.layout import aligned_zeros
 
 COLUMNS = (
     "function",
@@ -64,8 +66,8 @@ def measure(rounds: int, stride: int = 251) -> list[Row]:
         for dtype in ("float32", "float64"):
             for shape in SHAPES:
                 x = arguments(name, dtype, shape[0] * shape[1])
-                y = np.zeros_like(arguments(name, dtype, x.size))
-                source, target = wrap(x), wrap(y.copy())
+                y, theirs_y = (aligned_zeros(x.size, x.dtype) for _ in range(2))
+                source, target = wrap(x), wrap(theirs_y)
                 seconds = in_turn(
                     lambda f=compiled, y=y, x=x, s=shape: f(y, x, *s),
                     lambda f=functions[name], x=source, y=target: f(x, out=y),
