@@ -82,6 +82,8 @@ KINKED = frozenset({RELU, LEAKY_RELU, PRELU, ELU, SELU})
 SELU_SCALE = 1.0507009873554804934193349852946
 # the scale times alpha = 1.6732632423543772848170429916717
 SELU_LEFT = 1.7580993408473768599402175208123
+# what float64 cuts off of both
+SELU_RESTS = 3.98748476671541454e-17, 1.41535193800844783e-17
 # 1 / sqrt(2 pi)
 DENSITY = 0.39894228040143267794
 # gelu_tanh is z / (1 + e**-s) with s = 2 sqrt(2 / pi) (z + 0.044715 z**3)
@@ -195,12 +197,12 @@ def rectifier_slope(x, slope):
 
 
 @inlined
-def elu(x, right, left, left_rest):
-    """Right x where x > 0, else (left + its rest) (e**x - 1)."""
+def elu(x, right, left, right_rest, left_rest):
+    """(right + its rest) x where x > 0, else (left + its rest) (e**x - 1)."""
     zero = fill(x, 0.0)
     y, rest = expm1_parts(choose_less(zero, x, zero, x))
     y = fma(left, y, fma(left, rest, left_rest * y))
-    return choose_less(zero, x, right * x, y)
+    return choose_less(zero, x, fma(right, x, right_rest * x), y)
 
 
 @inlined
@@ -315,10 +317,29 @@ def mish_parts(x, e):
 
 @inlined
 def mish(x):
-    """x tanh(ln(1 + e**x)): h = t n e / D, a rational function of e = e**-t but for t e."""
-    t = magnitude(x, fill(x, EXP_LIMITS[1] if is_double(x) else EXP_LIMITS[0]))
-    n, bottom = mish_parts(x, exp_times(fill(x, 1.0), -t))
-    return relu(x) - exp_times(t * (n / bottom), -t)
+    """x tanh(ln(1 + e**x)): h = t e n / D, a rational function of e = e**-t but for t e.
+
+    As `mish_parts` has them, with n and D = m n + c in two parts each; here t = -|x|.
+    """
+    zero, one, two = fill(x, 0.0), fill(x, 1.0), fill(x, 2.0)
+    t = below_zero(x)
+    k, p, p_rest = exp_parts(t)
+    e, e_rest = scale(p, k), scale(p_rest, k)
+    n = choose_less(x, zero, e + two, e + e)
+    n_rest = choose_less(x, zero, ((two - n) + e) + e_rest, e_rest + e_rest)
+    m = choose_less(x, zero, e, e + one)
+    m_rest = choose_less(x, zero, e_rest, ((one - m) + e) + e_rest)
+    c = choose_less(x, zero, two, one)
+    product = m * n
+    bottom = product + c
+    rest = fma(m, n, -product) + (product - (bottom - c))
+    rest = fma(m, n_rest, fma(m_rest, n, rest))
+    d = one / bottom
+    f = n * d
+    f_rest = (fma(-f, bottom, n) + fma(-f, rest, n_rest)) * d
+    h = t * p
+    h_rest = fma(t, p_rest, fma(t, p, -h))
+    return relu(x) + scale(fma(h, f, fma(h, f_rest, h_rest * f)), k)
 
 
 @inlined
@@ -419,12 +440,15 @@ def _rectifier_backward_loop(da, z, parameter, slopes, per_unit):
 
 
 @kernel
-def _elu_loop(a, z, right, left):
-    rest = 0.0 if is_double(z) else left - np.float32(left)
+def _elu_loop(a, z, right, left, right_rest, left_rest):
+    """The rests are those of float64."""
+    if not is_double(z):
+        right_rest, left_rest = right - np.float32(right), left - np.float32(left)
     for i in range(z.shape[0]):
         for j in range(0, z.shape[1], lanes(z)):
             x = load(z, i, j)
-            store(a, i, j, elu(x, fill(x, right), fill(x, left), fill(x, rest)))
+            rests = fill(x, right_rest), fill(x, left_rest)
+            store(a, i, j, elu(x, fill(x, right), fill(x, left), rests[0], rests[1]))
 
 
 @kernel
@@ -454,9 +478,10 @@ def activation_forward(a, z, code, parameter, slopes):
         _softplus_loop(a, z)
     elif code == LEAKY_RELU or code == PRELU:
         _rectifier_loop(a, z, parameter, slopes, code == PRELU)
-    elif code == ELU or code == SELU:
-        right = SELU_SCALE if code == SELU else 1.0
-        _elu_loop(a, z, right, SELU_LEFT if code == SELU else parameter)
+    elif code == ELU:
+        _elu_loop(a, z, 1.0, parameter, 0.0, 0.0)
+    elif code == SELU:
+        _elu_loop(a, z, SELU_SCALE, SELU_LEFT, SELU_RESTS[0], SELU_RESTS[1])
     else:
         _gated_loop(a, z, code)
 
