@@ -202,7 +202,8 @@ def elu(x, right, left, right_rest, left_rest):
     zero = fill(x, 0.0)
     y, rest = expm1_parts(choose_less(zero, x, zero, x))
     y = fma(left, y, fma(left, rest, left_rest * y))
-    return choose_less(zero, x, fma(right, x, right_rest * x), y)
+    finite = choose_less(x, fill(x, 3e38), x, zero)
+    return choose_less(zero, x, fma(right, x, right_rest * finite), y)
 
 
 @inlined

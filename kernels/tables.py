@@ -2,7 +2,8 @@
 
 import numpy as np
 
-# 2**(j/16), and what is cut off there in parts of it: of float32, and of every second one of float64
+# 2**(j/16), and what is cut off there, in parts of it: of float32, and of every second one of
+# float64
 ROOTS = [1.0, 1.0442737824274138, 1.0905077326652577, 1.1387886347566916, 1.189207115002721]
 ROOTS += [1.241857812073484, 1.2968395546510096, 1.3542555469368927, 1.4142135623730951]
 ROOTS += [1.4768261459394993, 1.5422108254079407, 1.6104903319492543, 1.681792830507429]

@@ -1,8 +1,9 @@
 """Compare functions of single elements with PyTorch's: time on one core, and the largest error.
 
-Times: x and y begin on cache lines and lie in the cache, y <- f(x), the two libraries in turn, ratios within a round. Errors
-of float32 in units in the last place (ULP), against SciPy's and NumPy's float64, over every
-`--stride`-th bit pattern of a float in the function's domain; subnormal numbers included.
+Times: x and y begin on cache lines and lie in the cache, y <- f(x), the two libraries in turn,
+ratios within a round. Errors of float32 in units in the last place (ULP), against SciPy's and
+NumPy's float64, over every `--stride`-th bit pattern of a float in the function's domain; subnormal
+numbers included.
 """
 
 import argparse
