@@ -19,7 +19,6 @@ from .simd import (
     fill,
     fma,
     guess_inverse_root,
-    guess_reciprocal,
     is_double,
     lanes,
     load,
@@ -34,10 +33,10 @@ CODES = {"keep": KEEP, "add": ADD, "sgd": SGD, "momentum": MOMENTUM, "scaled": S
 DECAY_1, DECAY_2, GAIN_2, EPSILON_INSIDE, EPSILON_OUTSIDE, CLIP, AVERAGE_DECAY = range(7)
 RATE, GRADIENT_RATE, ROOT, SHRINK = range(4)
 CONSTANTS, COLUMNS = AVERAGE_DECAY + 1, SHRINK + 1
-# a step is so many times too large until it is applied, so that remainders are seldom subnormal
+# a step is so many times too large until it is applied, so that it is seldom subnormal before
 UP = 2.0**32
-# Newton's steps from a guess to float32
-ROOT_STEPS, RECIPROCAL_STEPS = (0, 0) if machine.HAS_AVX512 else (3, 3)
+# Newton's steps from a guess, before a last one to float32
+ROOT_STEPS = 0 if machine.HAS_AVX512 else 2
 
 
 class Parameters(NamedTuple):
@@ -233,28 +232,16 @@ def momentum(theta, m, g, rule):
 
 
 @inlined
-def root(x):
-    """sqrt(x) for normal x > 0 within an ULP, by multiplications: the divider is slow.
+def twice_root(x, more):
+    """2 sqrt(x) + more for normal x > 0, without the divider.
 
-    Newton's step from s = x y, where y is about 1 / sqrt(x), adds y (x - s**2) / 2. The difference
-    may be subnormal, and slow too; so its product with y is made of two exact remainders.
+    Newton's step from s = x y, where y is about 1 / sqrt(x), adds s (1 - s y) / 2.
     """
-    half, one, most = fill(x, 0.5), fill(x, 1.0), fill(x, 1.5)
     y = guess_inverse_root(x)
     for _ in range(ROOT_STEPS):  # Newton: the error is 1.5 times its own square
-        y = y * fma(-(half * y), x * y, most)
+        y = y * fma(-(fill(x, 0.5) * y), x * y, fill(x, 1.5))
     s = x * y
-    return fma(fma(s, fma(-s, y, one), fma(x, y, -s)), half, s)
-
-
-@inlined
-def quotient(a, b):
-    """a / b for normal b > 0 within an ULP."""
-    y, one = guess_reciprocal(b), fill(b, 1.0)
-    for _ in range(RECIPROCAL_STEPS):  # Newton: the error is its own square
-        y = fma(fma(-b, y, one), y, y)
-    q = a * y
-    return fma(fma(-b, q, a), y, q)
+    return fma(s, fma(-s, y, fill(x, 1.0)), fma(fill(x, 2.0), s, more))
 
 
 @inlined
@@ -264,12 +251,12 @@ def move(p, step, v, rule):
     In float32 epsilon_inside is at least the smallest normal number, as any v is that is not zero:
     then no root is of zero.
     """
-    inside, outside = rule.epsilon_inside / rule.root**2, fill(v, rule.epsilon_outside / rule.root)
+    inside, outside = rule.epsilon_inside / rule.root**2, 2.0 * rule.epsilon_outside / rule.root
     if is_double(v):
-        step = step / (square_root(v + fill(v, inside)) + outside)
+        divisor = fma(fill(v, 2.0), square_root(v + fill(v, inside)), fill(v, outside))
     else:
-        step = quotient(step, root(v + fill(v, max(inside, 2.0**-126))) + outside)
-    return fma(fill(p, -1.0 / (UP * rule.root)), step, p)
+        divisor = twice_root(v + fill(v, max(inside, 2.0**-126)), fill(v, outside))
+    return fma(fill(p, -2.0 / (UP * rule.root)), step / divisor, p)
 
 
 @kernel

@@ -328,14 +328,13 @@ def test_rows_and_one_long_row_give_the_same_bits(dtype: type, code: int) -> Non
     np.testing.assert_array_equal(flat, pieces)
 
 
-# Roots and quotients without the divider
+# Roots without the divider
 
 
 @kernel
-def roots_and_quotients(roots, quotients, a, x):
+def twice_roots(roots, x, more):
     for j in range(0, x.shape[1], lanes(x)):
-        store(roots, 0, j, optimizer.root(load(x, 0, j)))
-        store(quotients, 0, j, optimizer.quotient(load(a, 0, j), load(x, 0, j)))
+        store(roots, 0, j, optimizer.twice_root(load(x, 0, j), load(more, 0, j)))
 
 
 def ulps(got: Array, exact: Array) -> float:
@@ -343,25 +342,16 @@ def ulps(got: Array, exact: Array) -> float:
     return float((np.abs(got - exact) / np.spacing(exact.astype(np.float32))).max())
 
 
-def test_roots_and_quotients_are_within_an_ulp() -> None:
+@pytest.mark.parametrize(("size", "bound"), [(0.0, 0.8), (0.1, 1.3), (10.0, 1.3)])
+def test_roots_are_accurate(size: float, bound: float) -> None:
+    """Those of all normal numbers, alone and with what is added to them."""
     rng = np.random.default_rng(4)
-    x = np.ldexp(rng.uniform(1, 2, (250, 512)), np.arange(-125, 125)[:, None])
+    x = np.ldexp(rng.uniform(1, 4, (126, 1024)), np.arange(-126, 126, 2)[:, None])
     x = x.reshape(1, -1).astype(np.float32)
-    a = rng.normal(size=x.shape).astype(np.float32)
-    roots, quotients = np.empty_like(x), np.empty_like(x)
-    roots_and_quotients(roots, quotients, a, x)
-    bound = 0.6 if machine.HAS_AVX512 else 0.51 if machine.HAS_FMA else 1.5
-    assert ulps(roots, np.sqrt(x, dtype=np.float64)) <= bound
-    normal = (np.abs(x) < 2.0**60) & (np.abs(x) > 2.0**-60)
-    exact = np.abs(a.astype(np.float64) / x)
-    assert ulps(np.abs(quotients)[normal], exact[normal]) <= bound
-
-
-def test_zero_by_anything_is_zero() -> None:
-    x = np.zeros((1, LINE), np.float32)
-    roots, quotients = np.empty_like(x), np.empty_like(x)
-    roots_and_quotients(roots, quotients, x, x + 1)
-    assert not quotients.any()
+    exact = np.sqrt(x, dtype=np.float64)
+    more = (size * rng.uniform(0, 1, x.shape) * exact).astype(np.float32)
+    twice_roots(roots := np.empty_like(x), x, more)
+    assert ulps(roots, 2 * exact + more) <= (bound if machine.HAS_FMA else bound + 0.2)
 
 
 @DTYPES
@@ -393,7 +383,7 @@ def test_steps_of_adam_are_accurate(epsilon: float, inside: bool) -> None:
     exact = 0.03 * m.astype(np.float64) / (np.sqrt(squares) + epsilon * (not inside))
     usual = (exact < 2.0**60) & (exact > 2.0**-126) & (squares > 2.0**-100)
     assert usual.sum() > m.size / 3
-    assert ulps(-theta[usual], exact[usual]) <= (3.5 if machine.HAS_FMA else 4)
+    assert ulps(-theta[usual], exact[usual]) <= 3.2
 
 
 @DTYPES
