@@ -40,6 +40,8 @@ PASS_GROUPS = 16
 PASS_PARAMETERS = 16384
 # rows of a weight gradient that lie in L1 between their product and the update
 STRIP_ROWS = 64
+# ... and those of them that are computed, the others being zero: whole tiles of any height
+STRIP_FEATURES = 48
 # rows of a tile that leaves out zeros: of more rows, fewer columns are zero in all
 SKIPPING_ROWS = 4
 # vectors of a panel times depth up to which gradient descent takes the product at once

@@ -120,9 +120,9 @@ from .simd import (
 from .team import barrier, share
 from .tile import Ahead
 
-STRIP_ROWS, DESCENT_BLOCK = machine.STRIP_ROWS, machine.DESCENT_BLOCK
+STRIP_ROWS, STRIP_FEATURES = machine.STRIP_ROWS, machine.STRIP_FEATURES
+DESCENT_BLOCK, ASKED_ROWS = machine.DESCENT_BLOCK, machine.ASKED_ROWS
 FEW_ROWS, SUMMED_UNITS = machine.FEW_ROWS, machine.SUMMED_UNITS
-ASKED_ROWS = machine.ASKED_ROWS
 
 
 class Sink(NamedTuple):
@@ -552,18 +552,15 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
         pack(b, dz, j - low)
         w = weights_of(plan, theta, layer, top, bottom, j, j + width * v)
         is_first = layer == 1 and j == low
+        a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
+        ahead = ahead_of(work, upcoming, is_first, a, top, bottom)
         if is_plain:
-            a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
-            ahead = ahead_of(work, upcoming, is_first, a, top, bottom)
             descend(w, a, b, rule.rate, features, ahead, nonzero_of(plan, work, layer, 0))
         else:
-            done = 0
-            for i in range(0, bottom - top, STRIP_ROWS):
-                rows, first = min(STRIP_ROWS, bottom - top - i), done
-                while done < features.shape[0] and features[done] < i + rows:
-                    done += 1
-                a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
-                ahead = ahead_of(work, upcoming, is_first, a, top + i, top + i + rows)
+            i, first = 0, 0
+            while i < bottom - top:
+                end, done = end_of_strip(features, first, i, bottom - top)
+                rows = end - i
                 place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
                 flat, at, stride = work.private, plan.strip, rows * v
                 if rule.code == KEEP:
@@ -577,11 +574,27 @@ def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low,
                 elif done - first < rows:
                     fill_rows(g, 0.0)
                 places = places_of(work, features[first:done], i)
+                part, later = a[:, first:done], further(ahead, first)
                 nonzero = nonzero_of(plan, work, layer, first)
-                multiply_transposed(c, a, b, start, places, ahead, nonzero)
+                multiply_transposed(c, part, b, start, places, later, nonzero)
                 if rule.code != KEEP:
                     apply(rule, sink.parameters, place, inputs * v, g)
+                i, first = end, done
         j += width * v
+
+
+@kernel
+def end_of_strip(features, first, top, bottom):
+    """Where a strip of rows from `top` on ends, and the number of the first feature behind it.
+
+    Its features, from number `first` on, make whole tiles where the rows between them are few.
+    """
+    end, done = min(top + STRIP_ROWS, bottom), min(first + STRIP_FEATURES, features.shape[0])
+    if done < features.shape[0]:
+        end = min(end, features[done])
+    while done > first and features[done - 1] >= end:
+        done -= 1
+    return end, done
 
 
 @glue
@@ -596,11 +609,18 @@ def places_of(work, features, first):
 @glue
 def ahead_of(work, upcoming, is_first, a, top, bottom):
     """What a product with a^T asks memory for: upcoming inputs, or else more columns of `a`."""
-    if is_first and upcoming.rows == a.shape[0] <= ASKED_ROWS and a.shape[1] > 0:
+    if is_first and upcoming.rows == a.shape[0] <= ASKED_ROWS:
         rows, x = upcoming.order[upcoming.first :], upcoming.x
         step = (((bottom - top) * x.itemsize) << 8) // a.shape[1]
         return Ahead(address_of(x, 0, top), x.strides[0], step, rows)
     return columns_ahead(a, work.every)
+
+
+@glue
+def further(ahead, first):
+    """The same for a part of the product, whose rows begin with number `first`."""
+    address = ahead.address + ((first * ahead.step) >> 8)
+    return Ahead(address, ahead.stride, ahead.step, ahead.rows)
 
 
 @glue
