@@ -37,10 +37,10 @@ COLUMNS = {
 
 
 def aligned_zeros(length: int, dtype: np.dtype[Any]) -> Vector:
-    """A zero vector that begins on a cache line."""
-    spare = machine.CACHE_LINE // dtype.itemsize
+    """A zero vector that begins on a page, so that nobody prefetches it with what lies before."""
+    spare = machine.PAGE // dtype.itemsize
     raw = np.zeros(length + spare, dtype)
-    start = -raw.ctypes.data % machine.CACHE_LINE // dtype.itemsize
+    start = -raw.ctypes.data % machine.PAGE // dtype.itemsize
     return raw[start : start + length]
 
 

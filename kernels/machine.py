@@ -15,6 +15,7 @@ from numba import config
 
 VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
 CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
+PAGE = 4096  # bytes; where the hardware's prefetchers end, which would reach into another's memory
 
 # Vector width in bytes -> sums that a register tile keeps: with up to four vectors of b and one
 # broadcast they must fit the register file (32 registers at 64 bytes, 16 below). A tile of a narrow
