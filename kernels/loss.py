@@ -80,6 +80,13 @@ def row_weight(objective, labels, weights, sample):
 
 
 @inlined
+def can_be_turned(objective, labels):
+    """Whether the loss takes a row in each lane: not cross-entropy of soft or smoothed targets."""
+    is_plain = labels.size > 0 and objective.smoothing == 0.0
+    return objective.code != SOFTMAX_CROSS_ENTROPY or is_plain
+
+
+@inlined
 def top_of(z, b, classes):
     """The largest of z[b, :classes] and the first place where it is."""
     lowest = fill(load(z, b, 0), -math.inf)
@@ -149,53 +156,66 @@ def log_of_sum(u, count):
 
 
 @kernel
-def block_cross_entropy(objective, z, first, classes, labels, weights, rows, scale, row, scores):
+def turned_cross_entropy(
+    objective, z, top_row, classes, labels, weights, rows, first, end, scale, row, scores
+):
     """The same as `softmax_cross_entropy` of labels without smoothing, a row in each lane.
 
-    For as many rows from `first` as a vector has lanes, and at most as many classes: the block of
-    logits is turned, and at the end turned back.
+    Class k is row top_row + k of z, and the samples are rows[first:]; those from `end` on do not
+    count.
     """
     v = lanes(z)
-    transpose_block(z, first, 0, z, first, 0)
     for lane in range(v):
         weight = row_weight(objective, labels, weights, rows[first + lane])
         scores[2, first + lane] = weight
-        row[0, lane] = weight
+        row[0, lane] = weight if first + lane < end else 0.0
     weight = load(row, 0, 0)
     for lane in range(v):
         row[0, lane] = labels[rows[first + lane]]
-    y, top = load(row, 0, 0), load(z, first, 0)
+    y, top = load(row, 0, 0), load(z, top_row, 0)
     zero, half, one = fill(y, 0.0), fill(y, 0.5), fill(y, 1.0)
     for k in range(1, classes):
-        x = load(z, first + k, 0)
+        x = load(z, top_row + k, 0)
         top = choose_less(top, x, x, top)
     best, at_label, smaller, largest = fill(y, classes), zero, zero, zero
     for k in range(classes):
-        number, x = fill(y, k), load(z, first + k, 0)
+        number, x = fill(y, k), load(z, top_row + k, 0)
         best = choose_less(x, top, best, choose_less(number, best, number, best))
         at_label = choose_less(absolute(number - y), half, x, at_label)
         e = exp(x - top)
-        store(z, first + k, 0, e)
+        store(z, top_row + k, 0, e)
         is_largest = choose_less(e, one, zero, one)
         smaller = smaller + (e - is_largest)
         largest = largest + is_largest
     rest = smaller + (largest - one)
     factor = fill(y, scale) * weight / (one + rest)
-    for k in range(v):
-        e = load(z, first + k, 0)
+    for k in range(classes):
+        e = load(z, top_row + k, 0)
         wrong, right = e * factor, -(rest + (one - e)) * factor
         slope = choose_less(absolute(fill(y, k) - y), half, right, wrong)
-        store(z, first + k, 0, slope if k < classes else zero)
-    transpose_block(z, first, 0, z, first, 0)
-    for lane in range(v):
-        for j in range(v, z.shape[1], v):
-            store(z, first + lane, j, zero)
+        store(z, top_row + k, 0, slope)
     store(row, 0, 0, weight * (log_of_sum(rest, classes) + (top - at_label)))
     for lane in range(v):
         scores[0, first + lane] = row[0, lane]
     store(row, 0, 0, choose_less(absolute(best - y), half, one, zero))
     for lane in range(v):
         scores[1, first + lane] = row[0, lane]
+
+
+@kernel
+def block_cross_entropy(objective, z, first, classes, labels, weights, rows, scale, row, scores):
+    """The same for as many rows of z as a vector has lanes: they are turned, and turned back."""
+    v, zero = lanes(z), fill(load(z, 0, 0), 0.0)
+    transpose_block(z, first, 0, z, first, 0)
+    turned_cross_entropy(
+        objective, z, first, classes, labels, weights, rows, first, first + v, scale, row, scores
+    )
+    for k in range(classes, v):
+        store(z, first + k, 0, zero)
+    transpose_block(z, first, 0, z, first, 0)
+    for lane in range(v):
+        for j in range(v, z.shape[1], v):
+            store(z, first + lane, j, zero)
 
 
 @kernel
@@ -208,7 +228,7 @@ def softmax_cross_entropy(
     label is ln(1 + rest) + top - z_y and the gradient of a right class -rest / (1 + rest): both
     keep their relative accuracy when the network is sure, where log(p) and p - 1 do not.
     """
-    is_plain = labels.size > 0 and objective.smoothing == 0.0
+    is_plain = can_be_turned(objective, labels)
     if is_plain and classes <= lanes(z):
         while low + lanes(z) <= high:
             block_cross_entropy(
@@ -372,27 +392,31 @@ def sum_over_outputs(objective, z, outputs, targets, weights, rows, low, high, s
 
 
 @kernel
-def turned_sum_over_outputs(objective, z, targets, weights, rows, count, scale, row, scores):
-    """The same for z and targets [O, B'], a row in each lane; none behind the first `count` counts.
+def turned_sum_over_outputs(
+    objective, z, outputs, targets, weights, rows, begin, end, scale, row, scores
+):
+    """The same for z and targets [Q, O, v], a row in each lane: those of rows[begin:end].
 
-    The terms of as many outputs as a vector has lanes are added in the dtype of z.
+    What lies behind does not count. The terms of as many outputs as a vector has lanes are added in
+    the dtype of z.
     """
-    code, v, outputs = objective.code, lanes(z), z.shape[0]
-    for i in range(3):
-        for b in range(0, z.shape[1], lanes(scores)):
-            store(scores, i, b, fill(load(scores, i, b), 0.0))
-    for b in range(0, z.shape[1], v):
-        zero = fill(load(z, 0, b), 0.0)
-        one = first_lanes(count - b, fill(zero, 1.0), zero)
+    code, v = objective.code, lanes(z)
+    for q in range(z.shape[0]):
+        b = begin + q * v
+        zero = fill(load(z[0], 0, 0), 0.0)
+        one = first_lanes(end - b, fill(zero, 1.0), zero)
         factor, right = one * fill(zero, scale), one
+        for i in range(3):
+            for n in range(b, b + v, lanes(scores)):
+                store(scores, i, n, fill(load(scores, i, n), 0.0))
         if weights.size > 0:
             for lane in range(v):
-                row[0, lane] = scale * weights[rows[b + lane]] if b + lane < count else 0.0
+                row[0, lane] = scale * weights[rows[b + lane]] if b + lane < end else 0.0
             factor = load(row, 0, 0)
         for first in range(0, outputs, v):
             total = zero
             for k in range(first, min(first + v, outputs)):
-                x, t = load(z, k, b), load(targets, k, b)
+                x, t = load(z[q], k, 0), load(targets[q], k, 0)
                 if code == PINBALL:
                     difference, quantile = x - t, objective.quantiles[k]
                     below = choose_less(difference, zero, fill(zero, -quantile), difference)
@@ -403,13 +427,13 @@ def turned_sum_over_outputs(objective, z, targets, weights, rows, count, scale, 
                 if code == BINARY_CROSS_ENTROPY:
                     right = choose_less(zero, misses(x, t), zero, right)
                 total = total + value
-                store(z, k, b, slope * factor)
+                store(z[q], k, 0, slope * factor)
             add_wide(scores, 0, b, total)
         if code == BINARY_CROSS_ENTROPY:
             add_wide(scores, 1, b, right)
         add_wide(scores, 2, b, one)
         if weights.size > 0:
-            for lane in range(min(v, count - b)):
+            for lane in range(min(v, end - b)):
                 scores[0, b + lane] *= weights[rows[b + lane]]
                 scores[2, b + lane] = weights[rows[b + lane]]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import clip, machine
 from ._jit import entry, glue, kernel
-from .loss import row_weight
+from .loss import can_be_turned, row_weight
 from .network import Sink, backward, forward, gather, loss_and_delta
 from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale, with_rate
 from .plan import (
@@ -26,9 +26,9 @@ from .plan import (
     strip_of,
 )
 from .random import shuffle
-from .simd import atomic_load, atomic_store, borrow, lanes, matrix
+from .simd import atomic_load, atomic_store, borrow, fill, lane_sum, lanes, load, matrix
 from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, PAUSE, SAMPLES, STOP, barrier, share
-from .turned import turned_backward, turned_forward, turned_gather, turned_loss
+from .turned import turned_deltas, turned_learn
 
 AT_ONCE, AFTER_STEP = 1, 2  # what ABORT_EVEN and ABORT_ODD say: when all threads leave
 UPDATE_GRAIN = machine.CACHE_LINE  # elements: whole vectors of either dtype
@@ -63,13 +63,19 @@ class Job(NamedTuple):
 
 @kernel
 def sum_scores(scores, count):
-    """Loss, right answers and weight of B rows, added row by row."""
-    loss, right, weight = 0.0, 0.0, 0.0
-    for b in range(count):
+    """Loss, right answers and weight of B rows: of whole vectors of them, then of what is left."""
+    v, loss, right, weight = lanes(scores), 0.0, 0.0, 0.0
+    losses = fill(load(scores, 0, 0), 0.0)
+    rights, weights = losses, losses
+    for b in range(0, count - v + 1, v):
+        losses = losses + load(scores, 0, b)
+        rights = rights + load(scores, 1, b)
+        weights = weights + load(scores, 2, b)
+    for b in range(count // v * v, count):
         loss += scores[0, b]
         right += scores[1, b]
         weight += scores[2, b]
-    return loss, right, weight
+    return lane_sum(losses) + loss, lane_sum(rights) + right, lane_sum(weights) + weight
 
 
 @kernel
@@ -172,7 +178,8 @@ def step(
     groups, group, end = min(plan.groups, count), 0, 1
     if plan.groups > 1:
         group, end = share(groups, 1, work.member, job.threads)
-    is_turned = plan.turned != 0 and count > 1  # a function of network and step alone
+    # functions of network, step and kind of targets alone
+    is_turned = plan.turned != 0 and count > 1 and can_be_turned(objective, samples.labels)
     going, is_last = True, False
     for part in range(group * count // groups, end * count // groups):
         if part == (group + 1) * count // groups:
@@ -184,10 +191,7 @@ def step(
             atomic_store(team, abort, AT_ONCE)
         elif work.thread == 0 and atomic_load(team, PAUSE):
             atomic_store(team, abort, AFTER_STEP)
-        if is_turned:
-            turned_gather(plan, work, samples, order, first + start, p)
-            turned_forward(plan, work, parameters.theta, p)
-        else:
+        if not is_turned:
             gather(plan, work, parameters.theta, samples, order, first + start, p)
             forward(plan, work, parameters.theta, team, p)
         when = atomic_load(team, abort)  # set before a barrier in `forward`: all threads agree
@@ -197,7 +201,10 @@ def step(
             break
         share_of_one = 1.0 / weight if weight > 0 else 0.0
         if is_turned:
-            turned_loss(plan, work, samples, objective, p, share_of_one)
+            turned_deltas(
+                plan, work, parameters.theta, samples, order, first + start, objective, p,
+                share_of_one,
+            )  # fmt: skip
         else:
             loss_and_delta(plan, work, samples, team, objective, p, share_of_one)
         scores = sum_scores(work.scores, p.rows)
@@ -217,7 +224,7 @@ def step(
         upcoming = borrow(Upcoming(samples.x, order, following, ahead))
         sink = borrow(Sink(with_gradient(parameters, group), receiver))
         if is_turned:
-            turned_backward(plan, work, sink, p)
+            turned_learn(plan, work, sink, p)
         else:
             backward(plan, work, sink, upcoming, team, p)
     if plan.groups > 1:  # nobody is in a pass any more: what stopped one stops all

@@ -156,6 +156,26 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     return a * b + c
 
 
+def _add_outer_product(typing: Any, sums: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        before, left, right = (cgutils.unpack_tuple(builder, value) for value in values)
+        pairs = ((x, y) for x in left for y in right)
+        after = [
+            emit_fma(builder, sums.dtype, x, y, total)
+            for (x, y), total in zip(pairs, before, strict=True)
+        ]
+        return context.make_tuple(builder, sig.return_type, after)
+
+    return signature(sums, sums, a, b), codegen
+
+
+@compiles_to(_add_outer_product)
+def add_outer_product(sums: Any, a: Any, b: Any) -> Any:
+    """sums[i, j] + a[i] b[j] for tuples of vectors, `sums` row by row: a tile of registers."""
+    pairs = ((x, y) for x in a for y in b)
+    return tuple(fma(x, y, total) for (x, y), total in zip(pairs, sums, strict=True))
+
+
 @compiles_to(_llvm_function("sqrt"))
 def square_root(a: Any) -> Any:
     """Correctly rounded square root of each lane."""
@@ -938,6 +958,22 @@ def rows_across(m: Any, width: int) -> Any:
     return m.shape[0] + 1 - (width + m.shape[1] - 1) // m.shape[1]
 
 
+def _broadcast(typing: Any, m: Any, row: Any, column: Any) -> Any:
+    vector = Vector(m.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer, _ = element_pointer(context, builder, sig.args[0], *values)
+        return broadcast_scalar(builder, vector.llvm, builder.load(pointer))
+
+    return signature(vector, m, types.int64, types.int64), codegen
+
+
+@compiles_to(_broadcast)
+def broadcast(m: Any, row: int, column: int) -> Any:
+    """A vector with m[row, column] in each lane."""
+    return np.full(lanes(m), m[row, column])
+
+
 def _store(typing: Any, m: Any, row: Any, column: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         pointer, _ = element_pointer(context, builder, sig.args[0], *values[:3])
@@ -998,10 +1034,21 @@ def _store_lane_sums(typing: Any, m: Any, row: Any, column: Any, values: Any) ->
 
     def codegen(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         vectors = list(cgutils.unpack_tuple(builder, arguments[3]))
-        pointer, _ = element_pointer(context, builder, sig.args[0], *arguments[:3])
-        for n, sums in enumerate(_sums_of_lanes(builder, vector, vectors)):
-            place = builder.gep(pointer, [INT64(n * vector.lanes)])
-            store_to(builder, vector, sums, place)
+        rest = _sums_of_lanes(builder, vector, vectors)
+        at, stride = element_pointer(context, builder, sig.args[0], *arguments[:3])
+        width = min(4, vector.lanes)  # of the pieces that rows of four come in
+        kind = ir.VectorType(vector.llvm.element, width)
+        for n in range(0, len(rest) * vector.lanes, width):
+            sums, first_lane = rest[n // vector.lanes], n % vector.lanes
+            lanes = ir.Constant(
+                ir.VectorType(INT32, width), [first_lane + lane for lane in range(width)]
+            )
+            place = builder.gep(at, [builder.add(builder.mul(stride, INT64(n // 4)), INT64(n % 4))])
+            builder.store(
+                builder.shuffle_vector(sums, sums, lanes),
+                builder.bitcast(place, kind.as_pointer()),
+                align=vector.dtype.bitwidth // 8,
+            )
         return context.get_dummy_value()
 
     return signature(types.void, m, types.int64, types.int64, values), codegen
@@ -1009,12 +1056,12 @@ def _store_lane_sums(typing: Any, m: Any, row: Any, column: Any, values: Any) ->
 
 @compiles_to(_store_lane_sums)
 def store_lane_sums(m: Any, row: int, column: int, values: Any) -> None:
-    """m[row, column + n] = `lane_sum` of the vector n of a tuple, added up as by `lane_sums`.
+    """m[row + i, column + j] = `lane_sum` of the vector 4 i + j of a tuple, as `lane_sums` adds up.
 
     The tuple has a multiple of `lanes` vectors.
     """
     for n, value in enumerate(values):
-        m[row, column + n] = _halve(value, np.add)
+        m[row + n // 4, column + n % 4] = _halve(value, np.add)
 
 
 def _add_wide(typing: Any, m: Any, row: Any, column: Any, value: Any) -> Any:
@@ -1080,15 +1127,15 @@ def address_of(m: Any, row: int, column: int) -> int:
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emit the exchanges that turn a square block of registers."""
-    count = half = len(rows)
+    """Emit the exchanges that turn a square block of registers, or several side by side."""
+    count, half = rows[0].type.count, len(rows)
     indices = ir.VectorType(INT32, count)
     # Round by round, exchange blocks of `half` lanes between the rows r and r + half.
     while half > 1:
         half //= 2
         upper = [n if n & half == 0 else n - half + count for n in range(count)]
         lower = [n + half if n & half == 0 else n + count for n in range(count)]
-        for r in range(count):
+        for r in range(len(rows)):
             if r & half == 0:
                 a, b = rows[r], rows[r + half]
                 rows[r] = builder.shuffle_vector(a, b, ir.Constant(indices, upper))
@@ -1096,12 +1143,10 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _store_block(
-    context: Any, builder: Any, sig: Any, values: Any, rows: list[Any], count: int | None = None
-) -> Any:
-    """Store the transpose of rows, the first `count`, where the first three arguments say."""
+def _store_block(context: Any, builder: Any, sig: Any, values: Any, rows: list[Any]) -> Any:
+    """Store the transpose of rows where the first three arguments say."""
     to, stride = element_pointer(context, builder, sig.args[0], *values[:3])
-    for r, row in enumerate(_transposed(builder, rows)[:count]):
+    for r, row in enumerate(_transposed(builder, rows)):
         pointer = builder.gep(to, [builder.mul(stride, INT64(r))])
         store_to(builder, Vector(sig.args[0].dtype), row, pointer)
     return context.get_dummy_value()
@@ -1129,22 +1174,36 @@ def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -
     dst[i : i + n, j : j + n] = src[row : row + n, column : column + n].T
 
 
+def _side_by_side(builder: Any, parts: list[Any]) -> Any:
+    """One vector of several short ones, a power of two."""
+    while len(parts) > 1:
+        count = 2 * parts[0].type.count
+        order = ir.Constant(ir.VectorType(INT32, count), list(range(count)))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [builder.shuffle_vector(a, b, order) for a, b in pairs]
+    return parts[0]
+
+
 def _transpose_rows(
     typing: Any, dst: Any, i: Any, j: Any, count: Any, src: Any, column: Any, rows: Any, first: Any
 ) -> Any:
     if not isinstance(count, types.Literal):
         return None
     vector = Vector(dst.dtype)
+    width = min(count.literal_value, vector.lanes)
+    piece = ir.VectorType(vector.llvm.element, width).as_pointer()
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         numbers = context.make_array(sig.args[6])(context, builder, values[6])
         places = builder.gep(numbers.data, [values[7]])
-        source = []
+        pieces = []
         for r in range(vector.lanes):
             row = builder.load(builder.gep(places, [INT64(r)]))
             at, _ = element_pointer(context, builder, sig.args[4], values[4], row, values[5])
-            source.append(load_from(builder, vector, at))
-        return _store_block(context, builder, sig, values, source, count.literal_value)
+            alignment = vector.dtype.bitwidth // 8
+            pieces.append(builder.load(builder.bitcast(at, piece), align=alignment))
+        source = [_side_by_side(builder, pieces[r::width]) for r in range(width)]
+        return _store_block(context, builder, sig, values, source)
 
     integer = types.int64
     args = (dst, integer, integer, count, src, integer, rows, integer)

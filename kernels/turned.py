@@ -11,12 +11,13 @@ chains of FMAs of hidden layers, and of dA where that is made by W^T, hence thei
 `network.py`.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from ._jit import glue, kernel
+from ._jit import glue, inlined, kernel
 from .activation import activation_backward, activation_forward
-from .gemm import columns_ahead, multiply, multiply_transposed, nothing_known
-from .loss import SOFTMAX_CROSS_ENTROPY, loss_backward, turned_sum_over_outputs
+from .loss import SOFTMAX_CROSS_ENTROPY, turned_cross_entropy, turned_sum_over_outputs
 from .network import rule_of
 from .optimizer import add, apply, fill_rows, penalty
 from .plan import (
@@ -39,8 +40,9 @@ from .plan import (
     zeros_of,
 )
 from .simd import (
+    add_outer_product,
+    broadcast,
     fill,
-    fma,
     lanes,
     load,
     matrix,
@@ -48,36 +50,51 @@ from .simd import (
     rows_across,
     store,
     store_lane_sums,
-    transpose_block,
     transpose_rows,
 )
 
+TILE = 4  # rows and columns of a register tile; vectors of rows that go through all layers at once
+
+
+class Axis(NamedTuple):
+    """One axis of the packed weights of a layer: element n is at n // v far + n % v near."""
+
+    size: int
+    far: int
+    near: int
+
+
+@inlined
+def in_tiles(size):
+    """The size, rounded up to whole tiles."""
+    return (size + TILE - 1) // TILE * TILE
+
+
+@inlined
+def place_on(axis, n, v):
+    """Where element n of an axis is, or the last one if there are fewer."""
+    n = min(n, axis.size - 1)
+    return n // v * axis.far + n % v * axis.near
+
 
 @glue
-def whole(p, v):
-    """B', the rows of a pass in whole vectors."""
-    return (p.rows + v - 1) // v * v
+def vectors_of(p, v):
+    """Vectors of the rows of a pass."""
+    return (p.rows + v - 1) // v
 
 
 @glue
-def units_at(plan, work, offset, low, high, p):
-    """Units low to high [high - low, B'] of a layer whose region is at `offset`."""
-    rows = whole(p, lanes(work.shared))
-    return matrix(work.shared, offset + low * plan.rows, high - low, rows, plan.rows)
+def values_at(plan, work, layer, offset, first, count):
+    """All units, in whole tiles, of `count` vectors of rows of a region at `offset`: one row."""
+    width = in_tiles(plan.table[layer, SIZE]) * lanes(work.shared)
+    return matrix(work.shared, offset + first * width, 1, count * width, count * width)
 
 
 @glue
-def panels_at(plan, work, offset, low, high, p):
-    """The same as panels of the rows of a pass, each one vector wide."""
-    v = lanes(work.shared)
-    place, count = offset + low * plan.rows, whole(p, v) // v
-    return panels(work.shared, place, count, high - low, v, plan.rows)
-
-
-@glue
-def output_of(plan, work, layer, p):
-    """The outputs of a layer, of layer 0 the inputs."""
-    return units_at(plan, work, plan.table[layer, OUTPUT], 0, plan.table[layer, SIZE], p)
+def panels_at(plan, work, layer, offset, first, count):
+    """The same as panels [count, ld, v] of which each begins behind the units of the one before."""
+    v, stride = lanes(work.shared), in_tiles(plan.table[layer, SIZE]) * lanes(work.shared)
+    return panels(work.shared, offset + first * stride, count, plan.table[layer, LD], stride, v)
 
 
 @glue
@@ -93,196 +110,249 @@ def delta_at(plan, layer):
 
 
 @glue
-def weights_to(plan, theta, layer, low, high):
-    """W[:, low:high] of a layer, for units that lie in one panel."""
-    inputs, v = plan.table[layer - 1, SIZE], lanes(theta)
-    return matrix(theta, plan.table[layer, WEIGHT] + low * inputs, inputs, high - low, v)
+def vector_of(plan, theta, layer, column, length):
+    """Parameters of a layer, as one row."""
+    return matrix(theta, plan.table[layer, column], 1, length, length)
 
 
 @kernel
-def turn(c, x, rows):
-    """c[:N] <- x[rows]^T for x [., N]; whatever comes behind, up to whole vectors of N."""
+def axes_of(plan, layer, v):
+    """The axes of a packed W [I, O]: its inputs and its outputs."""
+    inputs, outputs = plan.table[layer - 1, SIZE], plan.table[layer, SIZE]
+    return Axis(inputs, v * v, v), Axis(outputs, inputs * v, 1)
+
+
+@kernel
+def turn(c, x, rows, first, highest):
+    """c[q, :N] <- x[rows[first + q v:]]^T for x [., N], no row above `highest`.
+
+    Whatever comes behind, up to whole vectors of N.
+    """
     v, size = lanes(c), x.shape[1]
-    across = rows_across(x, (size + v - 1) // v * v)
-    for b in range(0, c.shape[1], v):
-        highest = rows[b]
-        for lane in range(1, v):
-            highest = max(highest, rows[b + lane])
-        if highest < across:
+    width = size // v * v + (min(4, v) if size % v <= 4 else v)
+    if highest < rows_across(x, width):
+        for q in range(c.shape[0]):
             for i in range(0, size, v):
                 if size - i <= 4:
-                    transpose_rows(c, i, b, 4, x, i, rows, b)
+                    transpose_rows(c[q], i, 0, 4, x, i, rows, first + q * v)
                 else:
-                    transpose_rows(c, i, b, 16, x, i, rows, b)
-        else:
-            for lane in range(v):
-                for i in range(size):
-                    c[i, b + lane] = x[rows[b + lane], i]
+                    transpose_rows(c[q], i, 0, 16, x, i, rows, first + q * v)
+    else:
+        for b in range(c.shape[0] * v):
+            for i in range(size):
+                c[b // v, i, b % v] = x[rows[first + b], i]
 
 
 @kernel
-def turned_gather(plan, work, samples, order, first, p):
-    """The samples order[first:first + B] to the inputs of the network."""
-    inputs = units_at(plan, work, plan.table[0, OUTPUT], 0, plan.table[0, LD], p)
+def turned_deltas(plan, work, theta, samples, order, begin, objective, p, scale):
+    """Forward, loss and the deltas of all layers for the samples order[begin:begin + B]."""
+    v = lanes(theta)
+    vectors = vectors_of(p, v)
+    highest = order[begin]
     for b in range(p.rows):
-        work.rows[b] = order[first + b]
-    for b in range(p.rows, inputs.shape[1]):
+        work.rows[b] = order[begin + b]
+        highest = max(highest, work.rows[b])
+    for b in range(p.rows, vectors * v):
         work.rows[b] = work.rows[p.rows - 1]
-    turn(inputs, samples.x, work.rows)
+    for first in range(0, vectors, TILE):
+        count = min(TILE, vectors - first)
+        inputs = panels_at(plan, work, 0, plan.table[0, OUTPUT], first, count)
+        turn(inputs, samples.x, work.rows, first * v, highest)
+        turned_forward(plan, work, theta, first, count)
+        turned_loss(plan, work, samples, objective, p, scale, first, count, highest)
+        turned_backward(plan, work, theta, first, count)
 
 
 @kernel
-def turned_forward(plan, work, theta, p):
-    """All layers: Z = W^T A' + b, A = f(Z)."""
-    table, v = plan.table, lanes(theta)
-    rows = matrix(work.private, plan.transposed, v, v, v)  # of a bias in each lane
+def turned_forward(plan, work, theta, first, count):
+    """All layers of some vectors of rows: Z = W^T A' + b, A = f(Z)."""
+    table = plan.table
     for layer in range(1, last_of(plan) + 1):
-        size, below, at = table[layer, SIZE], table[layer - 1, SIZE], saved_at(plan, layer)
-        a = panels_at(plan, work, table[layer - 1, OUTPUT], 0, below, p)
+        inputs, outputs = axes_of(plan, layer, lanes(theta))
+        a = values_at(plan, work, layer - 1, table[layer - 1, OUTPUT], first, count)
+        z = values_at(plan, work, layer, saved_at(plan, layer), first, count)
+        w = vector_of(plan, theta, layer, WEIGHT, inputs.size * table[layer, LD])
+        bias = vector_of(plan, theta, layer, BIAS, table[layer, LD])
+        multiply_units(z, a, w, bias, count, outputs, inputs)
+        if layer < last_of(plan):
+            a = values_at(plan, work, layer, table[layer, OUTPUT], first, count)
+            number = plan.numbers[layer, PARAMETER]
+            activation_forward(a, z, table[layer, ACTIVATION], number, z)
+
+
+@kernel
+def turned_loss(plan, work, samples, objective, p, scale, first, count, highest):
+    """Turn the outputs of some vectors of rows into their deltas."""
+    last, v = last_of(plan), lanes(work.shared)
+    outputs, row = plan.table[last, SIZE], target_of(plan, work)
+    z = panels_at(plan, work, last, plan.table[last, OUTPUT], first, count)
+    if objective.code == SOFTMAX_CROSS_ENTROPY:
+        for q in range(count):
+            turned_cross_entropy(
+                objective, z[q], np.int64(0), outputs, samples.labels, samples.weights, work.rows,
+                (first + q) * v, p.rows, scale, row, work.scores,
+            )  # fmt: skip
+    else:
+        targets = panels_at(plan, work, last, plan.table[last, SAVED], first, count)
+        turn(targets, samples.targets, work.rows, first * v, highest)
+        turned_sum_over_outputs(
+            objective, z, outputs, targets, samples.weights, work.rows, first * v, p.rows, scale,
+            row, work.scores,
+        )  # fmt: skip
+
+
+@kernel
+def turned_backward(plan, work, theta, first, count):
+    """The deltas of all layers below from those of the outputs: dA = W dZ, dZ' = dA f'."""
+    table = plan.table
+    for layer in range(last_of(plan), 1, -1):
+        inputs, outputs = axes_of(plan, layer, lanes(theta))
+        dz = values_at(plan, work, layer, delta_at(plan, layer), first, count)
+        da = values_at(plan, work, layer - 1, table[layer - 1, DELTA], first, count)
+        w = vector_of(plan, theta, layer, WEIGHT, inputs.size * table[layer, LD])
+        zeros = zeros_of(plan, work, table[layer - 1, LD])
+        multiply_units(da, dz, w, zeros, count, inputs, outputs)
+        saved = values_at(plan, work, layer - 1, saved_at(plan, layer - 1), first, count)
+        code, number = table[layer - 1, ACTIVATION], plan.numbers[layer - 1, PARAMETER]
+        activation_backward(da, saved, code, number, da)
+
+
+@kernel
+def turned_learn(plan, work, sink, p):
+    """Hand every dW = A dZ^T and db, the sums of dZ over the rows, to the rule, by panels."""
+    table, v = plan.table, lanes(work.shared)
+    count = vectors_of(p, v)
+    scratch = matrix(work.private, plan.transposed, TILE, TILE, TILE)
+    for layer in range(1, last_of(plan) + 1):
+        size, inputs = table[layer, SIZE], table[layer - 1, SIZE]
+        l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
+        is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
+        a = values_at(plan, work, layer - 1, table[layer - 1, OUTPUT], 0, count)
+        dz = values_at(plan, work, layer, delta_at(plan, layer), 0, count)
         for low in range(0, size, v):
             high = min(low + v, size)
-            for i in range(high - low):
-                store(rows, i, 0, fill(load(rows, i, 0), theta[table[layer, BIAS] + low + i]))
-            start = panels(work.private, plan.transposed, a.shape[0], high - low, 0, v)
-            z = panels_at(plan, work, at, low, high, p)
-            w = weights_to(plan, theta, layer, low, high)
-            ahead = columns_ahead(w, work.every)
-            multiply_transposed(
-                z, w, a, start, work.every[: high - low], ahead, nothing_known(work.every)
-            )
-        if layer < last_of(plan):
-            z = units_at(plan, work, at, 0, size, p)
-            number = plan.numbers[layer, PARAMETER]
-            activation_forward(
-                output_of(plan, work, layer, p), z, table[layer, ACTIVATION], number, z
-            )
+            place, length = table[layer, WEIGHT] + low * inputs, inputs * v
+            g = strip_of(plan, work, length)
+            if high - low < v:
+                fill_rows(g, 0.0)
+            dw = matrix(work.private, plan.strip, inputs, v, v)
+            multiply_rows(dw, a, inputs, dz, low, high, size, count, scratch)
+            if is_penalized:
+                more = matrix(work.private, plan.strip + length, 1, length, length)
+                penalty(more, matrix(sink.parameters.theta, place, 1, length, length), l2, l1)
+                add(g, more)
+            apply(rule_of(plan, sink, layer, WEIGHT), sink.parameters, place, length, g)
+            db = strip_of(plan, work, v)
+            fill_rows(db, 0.0)
+            add_rows(db, dz, low, high, size, count, scratch)
+            bias = table[layer, BIAS] + low
+            apply(rule_of(plan, sink, layer, BIAS), sink.parameters, bias, v, db)
 
 
 @kernel
-def turned_loss(plan, work, samples, objective, p, scale):
-    """Turn the outputs into their deltas; cross-entropy is computed on rows."""
-    last, v = last_of(plan), lanes(work.shared)
-    outputs, ld, offset = plan.table[last, SIZE], plan.table[last, LD], plan.table[last, SAVED]
-    z, row = output_of(plan, work, last, p), target_of(plan, work)
-    if objective.code == SOFTMAX_CROSS_ENTROPY:
-        padded = units_at(plan, work, plan.table[last, OUTPUT], 0, ld, p)
-        logits = matrix(work.shared, offset, z.shape[1], ld, ld)
-        for b in range(0, z.shape[1], v):
-            for j in range(0, ld, v):
-                transpose_block(logits, b, j, padded, j, b)
-        loss_backward(
-            objective, logits, outputs, samples.labels, samples.targets, samples.weights,
-            work.rows, np.int64(0), p.rows, scale, row, work.scores,
-        )  # fmt: skip
-        for b in range(p.rows, z.shape[1]):
-            for j in range(0, ld, v):
-                store(logits, b, j, fill(load(logits, b, j), 0.0))
-        for b in range(0, z.shape[1], v):
-            for j in range(0, ld, v):
-                transpose_block(padded, j, b, logits, b, j)
-    else:
-        targets = units_at(plan, work, offset, 0, ld, p)
-        turn(targets, samples.targets, work.rows)
-        turned_sum_over_outputs(
-            objective, z, targets, samples.weights, work.rows, p.rows, scale, row, work.scores
-        )
+def multiply_units(c, a, w, start, count, units, depth):
+    """c [Q, M, v] <- start [M] + w a for w [M, K], whose axes are given, and a [Q, K, v], Q <= 4.
 
-
-@kernel
-def turned_backward(plan, work, sink, p):
-    """From the deltas of the outputs to every gradient, each handed to the rule at once."""
-    table, theta, v = plan.table, sink.parameters.theta, lanes(work.shared)
-    for layer in range(last_of(plan), 0, -1):
-        size, below, at = table[layer, SIZE], table[layer - 1, SIZE], delta_at(plan, layer)
-        if layer > 1:
-            da = units_at(plan, work, table[layer - 1, DELTA], 0, below, p)
-            start = zeros_of(plan, work, da.shape[1])
-            for low in range(0, size, v):
-                high = min(low + v, size)
-                dz = panels_at(plan, work, at, low, high, p)
-                w = weights_to(plan, theta, layer, low, high)
-                nothing = nothing_known(work.every)
-                multiply(da, w, dz, start, work.every[: high - low], None, nothing)
-                start = da
-            saved = units_at(plan, work, saved_at(plan, layer - 1), 0, below, p)
-            code, number = table[layer - 1, ACTIVATION], plan.numbers[layer - 1, PARAMETER]
-            activation_backward(da, saved, code, number, da)
-        turned_learn(plan, work, sink, p, layer)
-
-
-@kernel
-def turned_learn(plan, work, sink, p, layer):
-    """Hand dW = A dZ^T and db, the sums of dZ over the rows, to the rule, a panel at a time."""
-    table, v = plan.table, lanes(work.shared)
-    size, inputs = table[layer, SIZE], table[layer - 1, SIZE]
-    l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
-    is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
-    a = output_of(plan, work, layer - 1, p)
-    scratch = matrix(work.private, plan.transposed, 1, 16, 16)
-    for low in range(0, size, v):
-        high = min(low + v, size)
-        dz = units_at(plan, work, delta_at(plan, layer), low, high, p)
-        place, length = table[layer, WEIGHT] + low * inputs, inputs * v
-        g = strip_of(plan, work, length)
-        if high - low < v:
-            fill_rows(g, 0.0)
-        row_products(matrix(work.private, plan.strip, inputs, high - low, v), a, dz, scratch)
-        if is_penalized:
-            more = matrix(work.private, plan.strip + length, 1, length, length)
-            penalty(more, matrix(sink.parameters.theta, place, 1, length, length), l2, l1)
-            add(g, more)
-        apply(rule_of(plan, sink, layer, WEIGHT), sink.parameters, place, length, g)
-        db = strip_of(plan, work, v)
-        fill_rows(db, 0.0)
-        row_totals(db, dz, scratch)
-        bias = table[layer, BIAS] + low
-        apply(rule_of(plan, sink, layer, BIAS), sink.parameters, bias, v, db)
-
-
-@kernel
-def row_products(c, a, b, scratch):
-    """c [M, N] <- a b^T for a [M, K] and b [N, K]: sums in every lane, then of the lanes.
-
-    Four rows of each at a time; in place of rows behind the last, the last is taken again.
+    Each element is one chain of FMAs over ascending k. In place of vectors behind the last, the
+    last is taken again.
     """
-    v, last_m, last_n = lanes(a), a.shape[0] - 1, b.shape[0] - 1
-    zero = fill(load(a, 0, 0), 0.0)
-    for n in range(0, b.shape[0], 4):
-        n1, n2, n3 = min(n + 1, last_n), min(n + 2, last_n), min(n + 3, last_n)
-        for m in range(0, a.shape[0], 4):
-            m1, m2, m3 = min(m + 1, last_m), min(m + 2, last_m), min(m + 3, last_m)
-            p0, p1, p2, p3, q0, q1, q2, q3 = zero, zero, zero, zero, zero, zero, zero, zero
-            r0, r1, r2, r3, s0, s1, s2, s3 = zero, zero, zero, zero, zero, zero, zero, zero
-            for k in range(0, a.shape[1], v):
-                w, x, y, z = load(b, n, k), load(b, n1, k), load(b, n2, k), load(b, n3, k)
-                f = load(a, m, k)
-                p0, p1, p2, p3 = fma(f, w, p0), fma(f, x, p1), fma(f, y, p2), fma(f, z, p3)
-                f = load(a, m1, k)
-                q0, q1, q2, q3 = fma(f, w, q0), fma(f, x, q1), fma(f, y, q2), fma(f, z, q3)
-                f = load(a, m2, k)
-                r0, r1, r2, r3 = fma(f, w, r0), fma(f, x, r1), fma(f, y, r2), fma(f, z, r3)
-                f = load(a, m3, k)
-                s0, s1, s2, s3 = fma(f, w, s0), fma(f, x, s1), fma(f, y, s2), fma(f, z, s3)
-            sums = p0, p1, p2, p3, q0, q1, q2, q3, r0, r1, r2, r3, s0, s1, s2, s3
-            store_lane_sums(scratch, 0, 0, sums)
-            for i in range(4):
-                for j in range(4):
-                    c[min(m + i, last_m), min(n + j, last_n)] = scratch[0, 4 * i + j]
+    v, last = lanes(c), count - 1
+    q1, q2, q3 = min(1, last), min(2, last), min(3, last)
+    high, wide = in_tiles(depth.size) * v, in_tiles(units.size) * v
+    for m in range(0, units.size, TILE):
+        w0, w1 = place_on(units, m, v), place_on(units, m + 1, v)
+        w2, w3 = place_on(units, m + 2, v), place_on(units, m + 3, v)
+        p, r = broadcast(start, 0, m), broadcast(start, 0, m + 1)
+        s, t = broadcast(start, 0, m + 2), broadcast(start, 0, m + 3)
+        sums = p, p, p, p, r, r, r, r, s, s, s, s, t, t, t, t
+        for low in range(0, depth.size, v):
+            at = place_on(depth, low, v)
+            for k in range(low, min(low + v, depth.size)):
+                weights = (
+                    broadcast(w, 0, w0 + at),
+                    broadcast(w, 0, w1 + at),
+                    broadcast(w, 0, w2 + at),
+                    broadcast(w, 0, w3 + at),
+                )
+                x = k * v
+                values = (
+                    load(a, 0, x),
+                    load(a, 0, q1 * high + x),
+                    load(a, 0, q2 * high + x),
+                    load(a, 0, q3 * high + x),
+                )
+                sums = add_outer_product(sums, weights, values)
+                at += depth.near
+        p0, p1, p2, p3, r0, r1, r2, r3, s0, s1, s2, s3, t0, t1, t2, t3 = sums
+        x = m * v
+        store_four(c, x, p0, r0, s0, t0)
+        store_four(c, q1 * wide + x, p1, r1, s1, t1)
+        store_four(c, q2 * wide + x, p2, r2, s2, t2)
+        store_four(c, q3 * wide + x, p3, r3, s3, t3)
+
+
+@inlined
+def load_four(a, at):
+    """Four vectors of a row, side by side."""
+    v = lanes(a)
+    return load(a, 0, at), load(a, 0, at + v), load(a, 0, at + 2 * v), load(a, 0, at + 3 * v)
+
+
+@inlined
+def store_four(c, at, p, q, r, s):
+    """The same four from `at` on."""
+    v = lanes(c)
+    store(c, 0, at, p)
+    store(c, 0, at + v, q)
+    store(c, 0, at + 2 * v, r)
+    store(c, 0, at + 3 * v, s)
+
+
+@inlined
+def zeros_like(x):
+    """Sixteen vectors of zeros."""
+    z = fill(x, 0.0)
+    return z, z, z, z, z, z, z, z, z, z, z, z, z, z, z, z
 
 
 @kernel
-def row_totals(c, a, scratch):
-    """c[0, :M] <- the sums of the rows of a [M, K], in every lane, then of the lanes."""
-    v, last = lanes(a), a.shape[0] - 1
+def multiply_rows(c, a, rows, b, low, end, columns, count, scratch):
+    """c [M, N] <- a b^T for a [Q, M, v] and units low to end of b [Q, N', v]: sums over the rows.
+
+    In every lane, then of the lanes. What is not a whole tile comes by way of scratch [4, 4].
+    """
+    v = lanes(a)
+    high, wide = in_tiles(rows) * v, in_tiles(columns) * v
+    for m in range(0, rows, TILE):
+        for n in range(low, end, TILE):
+            sums = zeros_like(load(a, 0, 0))
+            for q in range(count):
+                x, y = load_four(a, q * high + m * v), load_four(b, q * wide + n * v)
+                sums = add_outer_product(sums, x, y)
+            if m + TILE <= rows and n + TILE <= end:
+                store_lane_sums(c, m, n - low, sums)
+            else:
+                store_lane_sums(scratch, 0, 0, sums)
+                for i in range(min(TILE, rows - m)):
+                    for j in range(min(TILE, end - n)):
+                        c[m + i, n - low + j] = scratch[i, j]
+
+
+@kernel
+def add_rows(c, a, low, end, units, count, scratch):
+    """c[0] <- the sums over the rows of units low to end of a [Q, N', v]."""
+    v, wide = lanes(a), in_tiles(units) * lanes(a)
     zero = fill(load(a, 0, 0), 0.0)
-    nothing = (zero, zero, zero, zero)
-    for m in range(0, a.shape[0], 4):
-        m1, m2, m3 = min(m + 1, last), min(m + 2, last), min(m + 3, last)
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for k in range(0, a.shape[1], v):
-            s0, s1 = s0 + load(a, m, k), s1 + load(a, m1, k)
-            s2, s3 = s2 + load(a, m2, k), s3 + load(a, m3, k)
-        sums = (s0, s1, s2, s3) + nothing + nothing + nothing
-        store_lane_sums(scratch, 0, 0, sums)
-        for i in range(4):
-            c[0, min(m + i, last)] = scratch[0, i]
+    none = zero, zero, zero, zero
+    for m in range(low, end, 2 * TILE):
+        p0, p1, p2, p3 = none
+        s0, s1, s2, s3 = none
+        for q in range(count):
+            x = q * wide + m * v
+            w0, w1, w2, w3 = load_four(a, x)
+            p0, p1, p2, p3 = p0 + w0, p1 + w1, p2 + w2, p3 + w3
+            w0, w1, w2, w3 = load_four(a, x + TILE * v)
+            s0, s1, s2, s3 = s0 + w0, s1 + w1, s2 + w2, s3 + w3
+        store_lane_sums(scratch, 0, 0, (p0, p1, p2, p3, s0, s1, s2, s3) + none + none)
+        for j in range(min(2 * TILE, end - m)):
+            c[0, m - low + j] = scratch[j // TILE, j % TILE]

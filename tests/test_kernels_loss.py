@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fastmlp as fm
-from fastmlp.kernels import loss, loss_curvature, reference
+from fastmlp.kernels import loss, loss_curvature, machine, reference
 
 Array = NDArray[Any]
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -366,20 +366,29 @@ def test_turned(name: str, outputs: int, weighted: bool, dtype: type) -> None:
     expected = Rows(z, y, weights).backward(objective, scale=0.25)
 
     filled = np.minimum(np.arange(whole), batch - 1)  # the last one again
-    turned, targets = z[filled].T.copy(), y[filled].T.copy()
+    turned, targets = in_panels(z[filled]), in_panels(y[filled])
     scores, row = np.full((3, whole), np.nan), np.full((1, 16), np.nan, dtype)
     loss.turned_sum_over_outputs(
         objective,
         turned,
+        outputs,
         targets,
         expected.weights,
         expected.rows[filled],
+        0,
         batch,
         0.25,
         row,
         scores,
     )
-    np.testing.assert_array_equal(turned[:, :batch].T, expected.z[:, :outputs])
-    assert not turned[:, batch:].any()
+    slopes = turned.swapaxes(1, 2).reshape(whole, outputs)
+    np.testing.assert_array_equal(slopes[:batch], expected.z[:, :outputs])
+    assert not slopes[batch:].any()
     np.testing.assert_allclose(scores[0, :batch], expected.scores[0], rtol=40 * np.finfo(dtype).eps)
     np.testing.assert_array_equal(scores[1:, :batch], expected.scores[1:])
+
+
+def in_panels(values: Array) -> Array:
+    """Values [rows, outputs] with a row in each lane: [Q, outputs, v]."""
+    v = machine.VECTOR_BYTES // values.itemsize
+    return np.ascontiguousarray(values.reshape(-1, v, values.shape[1]).swapaxes(1, 2))

@@ -23,12 +23,14 @@ from fastmlp.kernels.simd import (
     GUESS_RECIPROCAL,
     GUESS_ROOT,
     absolute,
+    add_outer_product,
     add_shifted_bits,
     add_wide,
     address_of,
     atomic_add,
     atomic_load,
     atomic_store,
+    broadcast,
     by_dtype,
     choose_less,
     compress,
@@ -530,13 +532,13 @@ def sums_of_sixteen_rows(dst, i, j, src):
 @kernel
 def sums_one_by_one(dst, i, j, src):
     for row in range(16):
-        dst[i, j + row] = lane_sum(load(src, row, 0))
+        dst[i + row // 4, j + row % 4] = lane_sum(load(src, row, 0))
 
 
 @DTYPES
 def test_store_lane_sums(dtype: type) -> None:
     src = np.random.default_rng(4).normal(size=(16, vector_lanes(dtype))).astype(dtype)
-    together, one_by_one = np.full((2, 3, 20), 7, dtype)
+    together, one_by_one = np.full((2, 6, 20), 7, dtype)
     sums_of_sixteen_rows(together, 1, 2, src)
     sums_one_by_one(one_by_one, 1, 2, src)
     np.testing.assert_array_equal(together, one_by_one)  # the same bits
@@ -558,6 +560,26 @@ def test_lane_sums(dtype: type) -> None:
     for lane, vector in enumerate(vectors):
         sum_of_lanes(one_by_one[1:, 2 + lane :], vector[None])
     np.testing.assert_array_equal(dst, one_by_one)  # the same bits
+
+
+@kernel
+def outer_product(out, start, a, b):
+    x, y, before = load(a, 0, 0), broadcast(a, 1, 2), load(start, 0, 0)
+    sums = before, before, before, before
+    p, q, r, s = add_outer_product(sums, (x, y), (load(b, 0, 0), load(b, 1, 0)))
+    for n, value in enumerate((p, q, r, s)):
+        store(out, n, 0, value)
+
+
+@DTYPES
+def test_add_outer_product(dtype: type) -> None:
+    v = vector_lanes(dtype)
+    start, a, b = (whole_numbers(dtype, v, n)[:2] for n in range(3))
+    a = np.ascontiguousarray(np.hstack([a, a, a]))
+    out = np.full((4, v), np.nan, dtype)
+    outer_product(out, start, a, b)
+    expected = [start[0] + x * y for x in (a[0, :v], a[1, 2]) for y in b]
+    np.testing.assert_array_equal(out, expected)
 
 
 @kernel
