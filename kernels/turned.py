@@ -57,7 +57,7 @@ TILE = 4  # rows and columns of a register tile; vectors of rows that go through
 
 
 class Axis(NamedTuple):
-    """One axis of the packed weights of a layer: element n is at n // v far + n % v near."""
+    """One axis of packed weights: element n, the r-th of its panel, is at (n - r) far + r near."""
 
     size: int
     far: int
@@ -74,7 +74,8 @@ def in_tiles(size):
 def place_on(axis, n, v):
     """Where element n of an axis is, or the last one if there are fewer."""
     n = min(n, axis.size - 1)
-    return n // v * axis.far + n % v * axis.near
+    r = n & (v - 1)
+    return (n - r) * axis.far + r * axis.near
 
 
 @glue
@@ -119,7 +120,7 @@ def vector_of(plan, theta, layer, column, length):
 def axes_of(plan, layer, v):
     """The axes of a packed W [I, O]: its inputs and its outputs."""
     inputs, outputs = plan.table[layer - 1, SIZE], plan.table[layer, SIZE]
-    return Axis(inputs, v * v, v), Axis(outputs, inputs * v, 1)
+    return Axis(inputs, v, v), Axis(outputs, inputs, 1)
 
 
 @kernel
@@ -266,7 +267,7 @@ def multiply_units(c, a, w, start, count, units, depth):
         s, t = broadcast(start, 0, m + 2), broadcast(start, 0, m + 3)
         sums = p, p, p, p, r, r, r, r, s, s, s, s, t, t, t, t
         for low in range(0, depth.size, v):
-            at = place_on(depth, low, v)
+            at = low * depth.far
             for k in range(low, min(low + v, depth.size)):
                 weights = (
                     broadcast(w, 0, w0 + at),

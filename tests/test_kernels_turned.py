@@ -59,7 +59,7 @@ def test_multiply_units(outputs: int, inputs: int, dtype: type) -> None:
     wide = np.zeros((inputs, across), dtype)
     wide[:, :outputs] = w
     packed = wide.reshape(inputs, -1, v).swapaxes(0, 1).reshape(1, -1)
-    axes = turned.Axis(inputs, v * v, v), turned.Axis(outputs, inputs * v, 1)
+    axes = turned.Axis(inputs, v, v), turned.Axis(outputs, inputs, 1)
     for count in (1, 2, 3, 4):
         a = rng.normal(size=(inputs, count * v)).astype(dtype)
         z = in_panels(np.zeros((outputs, count * v), dtype))
