@@ -2,7 +2,7 @@
 
 Bits depend on `HAS_FMA` (one rounding or two), on `HAS_AVX512` (the tables of exp, tanh and GELU,
 and guesses that quotients and Adam's roots begin with) and on what decides the order of sums:
-`VECTOR_BYTES` (a row of logits), `MICRO_BATCH`, `PASS_GROUPS`, `PASS_PARAMETERS` and
+`VECTOR_BYTES` (a row of logits), `MICRO_BATCH`, `PASS_GROUPS`, `PASS_GRAIN`, `PASS_PARAMETERS` and
 `SKIPPED_FEATURES` (gradients of large batches), `FEW_ROWS`, `FEW_UNITS` and `OUTPUTS_EACH` (of
 small ones), `PARTIAL_BLOCKS` and `NARROW_OUTPUT` (logits). The rest is speed alone.
 """
@@ -35,8 +35,9 @@ NEAR_VECTORS, TRANSPOSED_VECTORS = 16384, 6144
 MICRO_BATCH = 256
 # elements that an activation asks for the lines of its outputs ahead
 WRITE_AHEAD = 128
-# groups of passes, each with a gradient of its own, where threads take whole passes
-PASS_GROUPS = 16
+# groups of passes, each with a gradient of its own, where threads take whole passes; and rows that
+# these are multiples of: four vectors, which turned passes take through all layers at once
+PASS_GROUPS, PASS_GRAIN = 16, 64
 # parameters up to which they do, see `layout.groups_of`
 PASS_PARAMETERS = 16384
 # rows of a weight gradient that lie in L1 between their product and the update

@@ -32,6 +32,7 @@ from .turned import turned_deltas, turned_learn
 
 AT_ONCE, AFTER_STEP = 1, 2  # what ABORT_EVEN and ABORT_ODD say: when all threads leave
 UPDATE_GRAIN = machine.CACHE_LINE  # elements: whole vectors of either dtype
+PASS_GRAIN = machine.PASS_GRAIN
 
 # columns of `history`
 LOSS, ACCURACY, VALIDATION_LOSS, VALIDATION_ACCURACY, WEIGHT, HISTORY = range(6)
@@ -169,7 +170,8 @@ def step(
     last whole step. So does a loss that is not finite.
 
     All threads share each pass, or each takes whole groups of passes and meets the others when all
-    are done (`plan.groups`). The groups, and so the order of every sum, are the same for any team.
+    are done (`plan.groups`); those passes have as many rows each as there can be. Passes and
+    groups, and so the order of every sum, are the same for any team.
     """
     rule = make_rule(job.optimizer, hyper, row)
     weight = batch_weight(objective, samples, order, first, rows)
@@ -184,8 +186,10 @@ def step(
     for part in range(group * count // groups, end * count // groups):
         if part == (group + 1) * count // groups:
             group += 1
-        start = part * plan.rows
-        p = Pass(passes + part, min(plan.rows, rows - start), number, start, 0)
+        start, stop = part * plan.rows, min((part + 1) * plan.rows, rows)
+        if plan.groups > 1:
+            start, stop = share(rows, PASS_GRAIN, part, count)
+        p = Pass(passes + part, stop - start, number, start, 0)
         abort = ABORT_ODD if p.number & 1 else ABORT_EVEN
         if work.thread == 0 and atomic_load(team, STOP):
             atomic_store(team, abort, AT_ONCE)
