@@ -26,7 +26,7 @@ from .plan import (
     strip_of,
 )
 from .random import shuffle
-from .simd import atomic_load, atomic_store, borrow, fill, lane_sum, lanes, load, matrix
+from .simd import atomic_load, atomic_store, borrow, lane_sum, lanes, load, matrix
 from .team import ABORT_EVEN, ABORT_ODD, DIVERGED, EPOCHS, PAUSE, SAMPLES, STOP, barrier, share
 from .turned import turned_deltas, turned_learn
 
@@ -66,17 +66,18 @@ class Job(NamedTuple):
 def sum_scores(scores, count):
     """Loss, right answers and weight of B rows: of whole vectors of them, then of what is left."""
     v, loss, right, weight = lanes(scores), 0.0, 0.0, 0.0
-    losses = fill(load(scores, 0, 0), 0.0)
-    rights, weights = losses, losses
-    for b in range(0, count - v + 1, v):
-        losses = losses + load(scores, 0, b)
-        rights = rights + load(scores, 1, b)
-        weights = weights + load(scores, 2, b)
+    if count >= v:
+        losses, rights, weights = load(scores, 0, 0), load(scores, 1, 0), load(scores, 2, 0)
+        for b in range(v, count - v + 1, v):
+            losses = losses + load(scores, 0, b)
+            rights = rights + load(scores, 1, b)
+            weights = weights + load(scores, 2, b)
+        loss, right, weight = lane_sum(losses), lane_sum(rights), lane_sum(weights)
     for b in range(count // v * v, count):
         loss += scores[0, b]
         right += scores[1, b]
         weight += scores[2, b]
-    return lane_sum(losses) + loss, lane_sum(rights) + right, lane_sum(weights) + weight
+    return loss, right, weight
 
 
 @kernel

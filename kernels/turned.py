@@ -346,13 +346,13 @@ def add_rows(c, a, low, end, units, count, scratch):
     zero = fill(load(a, 0, 0), 0.0)
     none = zero, zero, zero, zero
     for m in range(low, end, 2 * TILE):
+        more = min(m + TILE, in_tiles(units) - TILE)
         p0, p1, p2, p3 = none
         s0, s1, s2, s3 = none
         for q in range(count):
-            x = q * wide + m * v
-            w0, w1, w2, w3 = load_four(a, x)
+            w0, w1, w2, w3 = load_four(a, q * wide + m * v)
             p0, p1, p2, p3 = p0 + w0, p1 + w1, p2 + w2, p3 + w3
-            w0, w1, w2, w3 = load_four(a, x + TILE * v)
+            w0, w1, w2, w3 = load_four(a, q * wide + more * v)
             s0, s1, s2, s3 = s0 + w0, s1 + w1, s2 + w2, s3 + w3
         store_lane_sums(scratch, 0, 0, (p0, p1, p2, p3, s0, s1, s2, s3) + none + none)
         for j in range(min(2 * TILE, end - m)):
