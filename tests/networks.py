@@ -188,6 +188,8 @@ def small_cases() -> list[Case]:
         small_case(Loss("pinball", quantile=0.3), ["prelu"]),
         small_case("poisson", ["tanh"]),
         small_case("half_squared_error", [], count=300),
+        small_case("softmax_cross_entropy", ["sigmoid"], count=260, l2=0.1),
+        small_case("squared_error", ["tanh"], count=260),
         small_case("softmax_cross_entropy", ["tanh"], count=20, inputs=64),
         small_case("poisson", ["tanh"], inputs=19, dropout=[0.4, 0.0], input_scale=True),
     ]

@@ -51,6 +51,8 @@ BROKEN = {
         ("factor = scale * weight / (1 + rest)", "factor = weight / (1 + rest)"),
         ("fill(y, scale) * weight / (one + rest)", "fill(y, scale) / (one + rest)"),
         ("- y), half, right, wrong)", "- y), half, wrong, wrong)"),
+        ("weight if first + lane < end else 0.0", "weight"),
+        ("weights[rows[b + lane]] if b + lane < end else 0.0", "weights[rows[b + lane]]"),
         ("slope = e / (one + e) - far", "slope = e / (one + e) + far"),
         (
             "value, slope = value * class_weight, slope * class_weight",
@@ -91,6 +93,17 @@ BROKEN = {
         ("places[n] = features[n] - first", "places[n] = n"),
         ("multiply_by(da, da, input_mask_of(plan, work, p, low, high))", "pass"),
         ("scale_columns(part, part, row_of(plan, theta, 0, GAIN, low, high))", "pass"),
+    ],
+    "turned.py": [
+        ("activation_backward(da, saved, code, number, da)", "pass"),
+        ("zeros, count, inputs, outputs)", "zeros, count, outputs, inputs)"),
+        ("OUTPUT if layer == last_of(plan) else DELTA", "OUTPUT"),
+        ("is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)", "is_penalized = False"),
+        ("add(g, more)", "pass"),
+        ("c[m + i, n - low + j] = scratch[i, j]", "c[m + i, n - low + j] = scratch[j, i]"),
+        ("load_four(a, q * high + m * v)", "load_four(a, m * v)"),
+        ("add_rows(db, dz, low, high, size, count, scratch)", "pass"),
+        ("p2 + w2, p3 + w3", "p2 + w3, p3 + w2"),
     ],
     "scale.py": [
         ("low + i] * da[b, i]", "low + i]"),
