@@ -13,6 +13,9 @@ counted from the layers' sizes, for one thread of the team:
   together, its *set*, lies in the first level that is large enough.
 - **Rows** of the data, which every thread gathers for itself, come from the level that can hold all
   data, and the activations, deltas and logits of other threads at the bandwidth of L3.
+- Where threads take **whole passes**, each has all weights and gathers its own rows alone. A few
+  rows at a time go through all layers in L1; what they leave is written to the set's level, and
+  read there once, for dW. Of other threads come the gradients of their groups of passes.
 - **Functions**: each hidden unit's activation, forward and backward.
 - **Barriers**, when all arrive together, and the **start** of one team for the measured steps.
 
@@ -46,7 +49,7 @@ from work import Data, Order, Work
 from fastmlp.kernels.activation import CODES
 from fastmlp.kernels.machine import MICRO_BATCH, NARROW_OUTPUT
 from fastmlp.kernels.team import LENGTH
-from fastmlp.layout import aligned_zeros
+from fastmlp.layout import aligned_zeros, groups_of
 from fastmlp.threads import Team
 
 Array = NDArray[np.float32]
@@ -182,27 +185,40 @@ class Need:
         kept = [used * weights[0], *weights[1:]]
         inputs, hidden, above = used * sizes[0], sum(sizes[1:-1]), sum(weights[1:])
         moments = 2 if work.optimizer == "Adam" else 0
-        copies = 1 + moments + (passes > 1)
 
-        updated = sum(kept) if moments == 0 else (1 + moments) * sum(weights)
-        if passes > 1:
-            updated = (passes + 1 + moments) * sum(weights)
-        own_set = sum(weights) * copies / threads + rows * (inputs + 2 * hidden / threads)
-        near = level_of(BYTES * own_set)
         read, update = Counter[str](), Counter[str]()
-        read[near] += passes * (sum(kept) + above) / threads
-        read[near] += 2 * batch * (inputs + 2 * hidden / threads)
-        update[near] += updated / threads + batch * (inputs + 2 * hidden / threads)
-        read[level_of(BYTES * rows_of_data * sizes[0])] += batch * sizes[0]
-        read[L3] += batch * others * _exchanged(sizes) / threads
+        parameters, groups = sum(weights), groups_in(work, passes)
+        if groups > 1:
+            values = inputs + 2 * hidden
+            own_set = parameters * (1 + groups / threads) + rows * values
+            near = level_of(BYTES * own_set)
+            read[near] += batch * values / threads
+            update[near] += (batch * values + (passes + 1 + moments) * parameters) / threads
+            read[level_of(BYTES * rows_of_data * sizes[0])] += batch * sizes[0] / threads
+            read[L3] += groups * parameters * others / threads**2
+            barriers = 3
+        else:
+            copies = 1 + moments + (passes > 1)
+            updated = sum(kept) if moments == 0 else (1 + moments) * parameters
+            if passes > 1:
+                updated = (passes + 1 + moments) * parameters
+            own_set = parameters * copies / threads + rows * (inputs + 2 * hidden / threads)
+            near = level_of(BYTES * own_set)
+            read[near] += passes * (sum(kept) + above) / threads
+            read[near] += 2 * batch * (inputs + 2 * hidden / threads)
+            update[near] += updated / threads + batch * (inputs + 2 * hidden / threads)
+            read[level_of(BYTES * rows_of_data * sizes[0])] += batch * sizes[0]
+            read[L3] += batch * others * _exchanged(sizes) / threads
+            barriers = passes * _barriers(len(sizes) - 1, is_narrow(sizes))
+            barriers += 2 if passes > 1 else 0
         return cls(
-            batch * (2 * sum(weights) + above) / threads,
+            batch * (2 * parameters + above) / threads,
             batch * (2 * sum(kept) + above) / threads,
             BYTES * own_set,
             {level: BYTES * read[level] for level in LEVELS},
             {level: BYTES * update[level] for level in LEVELS},
             batch * hidden / threads,
-            passes * _barriers(len(sizes) - 1, is_narrow(sizes)) + (2 if passes > 1 else 0),
+            barriers,
         )
 
     def seconds(
@@ -227,6 +243,12 @@ class Need:
             self.update[level] / limits.update[level],
         )
         return (reads + updates) / 1e9
+
+
+def groups_in(work: Work, passes: int) -> int:
+    """Groups of passes that threads take whole; 1: they share each pass."""
+    net = work.network()
+    return groups_of(net.architecture, net.layout, passes, training=True)
 
 
 def is_narrow(sizes: Sequence[int]) -> bool:
