@@ -419,7 +419,7 @@ def allocate(
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, panel, 2 * widest)),
             packed_deltas=private.take(PANEL_VECTORS * lanes * rows if backward else 0),
             transposed=private.take(transposed * lanes if backward else 0),
-            zeros=private.take(max(widest, PANEL_VECTORS * lanes, rows if turned else 0)),
+            zeros=private.take(max(widest, PANEL_VECTORS * lanes)),
             target=private.take(strides[-1]),
         ),
         shared.length,

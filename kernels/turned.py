@@ -1,14 +1,17 @@
-"""A turned pass: forward, loss and backward of a small network on matrices [units, rows].
+"""A turned pass: forward, loss and backward of a small network with rows across the lanes.
 
-Elsewhere a vector holds units, and a layer of four leaves most of its lanes empty. Here rows lie
-across the lanes: each layer takes as many vectors as it has units, whatever their number, the loss
-needs no sums over lanes, and W is not transposed for dA. The sums over rows, dW and db, are made in
-every lane, and the lanes are added up at the end.
+Elsewhere a vector holds units, and a layer of four leaves most of its lanes empty. Here it holds
+rows: each layer takes as many vectors as it has units, whatever their number, the loss needs no
+sums over lanes, and W is not transposed for dA. The sums over rows, dW and db, are made in every
+lane, and the lanes are added up at the end.
 
-For passes that a team of one does, of networks of plain layers alone (`layout.can_be_turned`). B'
-are the rows of the pass, rounded up to whole vectors: the last sample again, with weight 0. The
-chains of FMAs of hidden layers, and of dA where that is made by W^T, hence their bits, are those of
-`network.py`.
+The values of a layer lie in panels: of as many rows as a vector has lanes, one unit behind the
+other, rounded up to whole tiles of four units; what lies in these may be anything. Q panels are
+[Q, U, v]. `TILE` of them at a time go through all layers, forward and backward, in the first cache.
+
+For passes that a team of one does, of networks of plain layers alone (`layout.can_be_turned`). Rows
+are rounded up to whole vectors: the last sample again, with weight 0. The chains of FMAs of hidden
+layers, and of dA where that is made by W^T, hence their bits, are those of `network.py`.
 """
 
 from typing import NamedTuple
@@ -124,13 +127,13 @@ def axes_of(plan, layer, v):
 
 
 @kernel
-def turn(c, x, rows, first, highest):
-    """c[q, :N] <- x[rows[first + q v:]]^T for x [., N], no row above `highest`.
-
-    Whatever comes behind, up to whole vectors of N.
-    """
+def turn(c, x, rows, first):
+    """c[q, :N] <- x[rows[first + q v:]]^T for x [., N]; whatever comes behind, in whole vectors."""
     v, size = lanes(c), x.shape[1]
-    width = size // v * v + (min(4, v) if size % v <= 4 else v)
+    rest, highest = size % v, rows[first]
+    width = size - rest + (in_tiles(rest) if rest <= TILE else v)  # of a row, with what is read
+    for b in range(first + 1, first + c.shape[0] * v):
+        highest = max(highest, rows[b])
     if highest < rows_across(x, width):
         for q in range(c.shape[0]):
             for i in range(0, size, v):
@@ -149,18 +152,16 @@ def turned_deltas(plan, work, theta, samples, order, begin, objective, p, scale)
     """Forward, loss and the deltas of all layers for the samples order[begin:begin + B]."""
     v = lanes(theta)
     vectors = vectors_of(p, v)
-    highest = order[begin]
     for b in range(p.rows):
         work.rows[b] = order[begin + b]
-        highest = max(highest, work.rows[b])
     for b in range(p.rows, vectors * v):
         work.rows[b] = work.rows[p.rows - 1]
     for first in range(0, vectors, TILE):
         count = min(TILE, vectors - first)
         inputs = panels_at(plan, work, 0, plan.table[0, OUTPUT], first, count)
-        turn(inputs, samples.x, work.rows, first * v, highest)
+        turn(inputs, samples.x, work.rows, first * v)
         turned_forward(plan, work, theta, first, count)
-        turned_loss(plan, work, samples, objective, p, scale, first, count, highest)
+        turned_loss(plan, work, samples, objective, p, scale, first, count)
         turned_backward(plan, work, theta, first, count)
 
 
@@ -182,7 +183,7 @@ def turned_forward(plan, work, theta, first, count):
 
 
 @kernel
-def turned_loss(plan, work, samples, objective, p, scale, first, count, highest):
+def turned_loss(plan, work, samples, objective, p, scale, first, count):
     """Turn the outputs of some vectors of rows into their deltas."""
     last, v = last_of(plan), lanes(work.shared)
     outputs, row = plan.table[last, SIZE], target_of(plan, work)
@@ -195,7 +196,7 @@ def turned_loss(plan, work, samples, objective, p, scale, first, count, highest)
             )  # fmt: skip
     else:
         targets = panels_at(plan, work, last, plan.table[last, SAVED], first, count)
-        turn(targets, samples.targets, work.rows, first * v, highest)
+        turn(targets, samples.targets, work.rows, first * v)
         turned_sum_over_outputs(
             objective, z, outputs, targets, samples.weights, work.rows, first * v, p.rows, scale,
             row, work.scores,
@@ -310,7 +311,7 @@ def store_four(c, at, p, q, r, s):
 
 
 @inlined
-def zeros_like(x):
+def empty_tile(x):
     """Sixteen vectors of zeros."""
     z = fill(x, 0.0)
     return z, z, z, z, z, z, z, z, z, z, z, z, z, z, z, z
@@ -326,7 +327,7 @@ def multiply_rows(c, a, rows, b, low, end, columns, count, scratch):
     high, wide = in_tiles(rows) * v, in_tiles(columns) * v
     for m in range(0, rows, TILE):
         for n in range(low, end, TILE):
-            sums = zeros_like(load(a, 0, 0))
+            sums = empty_tile(load(a, 0, 0))
             for q in range(count):
                 x, y = load_four(a, q * high + m * v), load_four(b, q * wide + n * v)
                 sums = add_outer_product(sums, x, y)

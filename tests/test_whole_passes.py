@@ -127,6 +127,26 @@ def test_turned_passes(sizes: list[int], activation: list[str], loss: str, dtype
     np.testing.assert_allclose(gradient.flat, mean, rtol=0, atol=8 * eps * abs(mean).max())
 
 
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_cross_entropy_of_smoothed_or_soft_targets(is_soft: bool) -> None:
+    """Computed by rows, also of a network whose other passes are turned."""
+    rng, rows = np.random.default_rng(0), 2 * PASS
+    x, y = rng.normal(size=(rows, 4)), rng.integers(3, size=rows)
+    targets = rng.dirichlet([1.0, 1.0, 1.0], rows) if is_soft else y
+    loss = (
+        "softmax_cross_entropy"
+        if is_soft
+        else fm.losses.Loss("softmax_cross_entropy", label_smoothing=0.2)
+    )
+    net = fm.MLP([4, 9, 3], loss=loss, dtype="float64")
+    assert is_turned(net, rows)
+    value, gradient = net.loss_and_gradient(x, targets)
+    halves = [net.loss_and_gradient(x[i::2], targets[i::2]) for i in range(2)]
+    assert value == pytest.approx((halves[0][0] + halves[1][0]) / 2, rel=1e-14)
+    mean = (halves[0][1].flat + halves[1][1].flat) / 2
+    np.testing.assert_allclose(gradient.flat, mean, rtol=1e-12, atol=1e-15)
+
+
 def test_which_passes_are_turned() -> None:
     rows = PASS + 1
     assert is_turned(fm.MLP(SMALL, loss="squared_error"), rows)
