@@ -5,8 +5,9 @@ registers, reading and updating (load, FMA, store) arrays of each level of memor
 forward and backward on arrays in the cache, the team's barrier and its start. A step's needs are
 counted from the layers' sizes, for one thread of the team:
 
-- **FMA**: Z = A W, dW = A^T dZ and above layer 1 dA = dZ W^T; layer 1 without the inputs that are
-  zero in all rows of a pass, which fastmlp skips: their share is taken from the data.
+- **FMA**: Z = A W, dW = A^T dZ and above layer 1 dA = dZ W^T; layer 1 without what fastmlp skips,
+  the inputs that are zero in all rows of a pass, and in a tile the steps in which its part of A is
+  zero: their shares are taken from the data.
 - **Cache**: weights are read once a pass, above layer 1 twice, and updated once a step with their
   moments; in steps of several passes a gradient is updated in each. Gathered inputs are written
   once and read twice, and so are each hidden layer's own activations and deltas. All of that
@@ -47,7 +48,13 @@ from training import WORKS
 from work import Data, Order, Work
 
 from fastmlp.kernels.activation import CODES
-from fastmlp.kernels.machine import MICRO_BATCH, NARROW_OUTPUT
+from fastmlp.kernels.features import FINDS_ZEROS
+from fastmlp.kernels.machine import (
+    MICRO_BATCH,
+    NARROW_OUTPUT,
+    SKIPPED_FEATURES,
+    SKIPPING_ROWS,
+)
 from fastmlp.kernels.team import LENGTH
 from fastmlp.layout import aligned_zeros, groups_of
 from fastmlp.threads import Team
@@ -177,8 +184,9 @@ class Need:
     barriers: int
 
     @classmethod
-    def of(cls, work: Work, rows_of_data: int, used: float, threads: int) -> "Need":
-        """Count for a share `used` of the inputs that are not zero throughout a pass."""
+    def of(cls, work: Work, rows_of_data: int, shares: "Shares", threads: int) -> "Need":
+        """Count for the inputs that take part."""
+        used = shares.used
         batch, sizes, others = work.batch_size, work.sizes, threads - 1
         passes, rows = -(-batch // MICRO_BATCH), min(batch, MICRO_BATCH)
         weights = [n * m for n, m in itertools.pairwise(sizes)]
@@ -213,7 +221,7 @@ class Need:
             barriers += 2 if passes > 1 else 0
         return cls(
             batch * (2 * parameters + above) / threads,
-            batch * (2 * sum(kept) + above) / threads,
+            batch * (shares.taken * weights[0] + 3 * above) / threads,
             BYTES * own_set,
             {level: BYTES * read[level] for level in LEVELS},
             {level: BYTES * update[level] for level in LEVELS},
@@ -277,28 +285,28 @@ def measure(options: Options) -> Figures:
     for work in options.works or map(Work.parse, WORKS):
         print(f"  {work}", flush=True)
         data = Data.of(work, options.samples, options.mnist)
-        used = share_used(work, data)
+        shares = Shares.of(work, data)
         for threads, machine in machines.items():
             rows.append(
                 {
                     "work": str(work),
                     "threads": threads,
-                    "used": used,
-                    **_step(work, data, used, threads, machine, options.rounds),
+                    "used": shares.used,
+                    **_step(work, data, shares, threads, machine, options.rounds),
                 }
             )
     return {"sizes": SIZES, "rows": rows}
 
 
 def _step(
-    work: Work, data: Data, used: float, threads: int, machine: Machine, rounds: int
+    work: Work, data: Data, shares: "Shares", threads: int, machine: Machine, rounds: int
 ) -> Figures:
     """Train; the limits are those of the moment, since a machine's speed drifts."""
     peer = Fastmlp(work, data, threads)
     peer.train(Order.draw(len(data), 0))  # warms up
     limits = machine.limits()
     steps = work.epochs * math.ceil(len(data) / work.batch_size)
-    need = Need.of(work, len(data), used, threads)
+    need = Need.of(work, len(data), shares, threads)
     epochs = [peer.train(Order.draw(len(data), number)) for number in range(1, rounds + 1)]
     return {
         "step": median(epochs) / steps,
@@ -308,11 +316,35 @@ def _step(
     }
 
 
-def share_used(work: Work, data: Data) -> float:
-    """Return the mean share of the inputs that are not zero in all rows of a pass."""
-    order, rows = Order.draw(len(data), 1).rows, min(work.batch_size, MICRO_BATCH)
-    starts = range(0, len(data) - rows + 1, rows)[:50]
-    return float(np.mean([(data.X[order[s : s + rows]] != 0).any(0).mean() for s in starts]))
+@dataclass(frozen=True)
+class Shares:
+    """How many of the inputs take part in a pass, as parts of all.
+
+    `used` are not zero in all rows of a pass; `taken` is the sum of what tiles take of them in the
+    forward product and in the gradient, see `kernels.tile.NonZero`.
+    """
+
+    used: float
+    taken: float
+
+    @classmethod
+    def of(cls, work: Work, data: Data) -> "Shares":
+        """Return the means over some passes."""
+        order, rows = Order.draw(len(data), 1).rows, min(work.batch_size, MICRO_BATCH)
+        starts = range(0, len(data) - rows + 1, rows)[:50]
+        found = [cls._of_pass(data.X[order[s : s + rows]] != 0) for s in starts]
+        return cls(*(float(share) for share in np.mean(found, axis=0)))
+
+    @staticmethod
+    def _of_pass(nonzero: NDArray[np.bool_]) -> tuple[float, float]:
+        inputs = nonzero.shape[1]
+        kept = nonzero[:, nonzero.any(0)]
+        used = kept.shape[1] / inputs
+        if not FINDS_ZEROS or inputs < SKIPPED_FEATURES or kept.mean() >= 0.5:
+            return used, 2 * used
+        forward = np.logical_or.reduceat(kept, range(0, len(kept), SKIPPING_ROWS), axis=0)
+        gradient = np.logical_or.reduceat(kept, range(0, kept.shape[1], SKIPPING_ROWS), axis=1)
+        return used, used * (forward.mean() + gradient.mean())
 
 
 def section(figures: Figures) -> str:
