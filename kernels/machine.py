@@ -60,8 +60,9 @@ SKIPPED_FEATURES = 64
 PARTIAL_BLOCKS = 16
 # outputs up to which every thread computes the loss of all rows itself
 NARROW_OUTPUT = 64
-# barrier: busy looks before yielding the core (a pause takes about 50 ns), yields before sleeping
-SPINS, YIELDS = 500, 200
+# barrier: busy looks before yielding the core (a pause takes about 50 ns), yields before sleeping:
+# who sleeps is late for the next barrier, where the others fall asleep in turn
+SPINS, YIELDS = 500, 5000
 
 
 def cpu_features() -> Mapping[str, bool]:
