@@ -110,7 +110,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     --------
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = MLPClassifier(solver="lbfgs", random_state=0).fit(X, y)
+    >>> model = MLPClassifier(solver="lbfgs", random_state=0, max_iter=1000).fit(X, y)
     >>> model.score(X, y) > 0.95
     True
     """
