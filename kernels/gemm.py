@@ -20,10 +20,10 @@ what an `Ahead` says.
 from . import machine
 from ._jit import glue, inlined, kernel
 from .simd import (
+    add_outer_product,
     address_of,
     fill,
     first_lanes,
-    fma,
     lane_sums,
     lanes,
     load,
@@ -227,13 +227,6 @@ def store_four_vectors(m, row, j, values):
     store(m, row, j + 3 * v, w)
 
 
-@inlined
-def fma_four(f, factors, sums):
-    """Four sums + f times four factors."""
-    (x, y, z, w), (s, t, u, r) = factors, sums
-    return fma(f, x, s), fma(f, y, t), fma(f, z, u), fma(f, w, r)
-
-
 @glue
 def takes_products_of_rows(rows, units, outputs):
     """Whether dA [rows, units] = dZ W^T is made without W^T; outputs include the padding.
@@ -264,10 +257,10 @@ def add_row_products(sums, a, b, is_first):
                 u, r = four_vectors(sums, m + 2, n * v), four_vectors(sums, m + 3, n * v)
             for q in range(b.shape[0]):
                 w = load(b[q], n, 0), load(b[q], n1, 0), load(b[q], n2, 0), load(b[q], n3, 0)
-                s = fma_four(load(a, m, q * v), w, s)
-                t = fma_four(load(a, m + 1, q * v), w, t)
-                u = fma_four(load(a, m + 2, q * v), w, u)
-                r = fma_four(load(a, m + 3, q * v), w, r)
+                s = add_outer_product(s, (load(a, m, q * v),), w)
+                t = add_outer_product(t, (load(a, m + 1, q * v),), w)
+                u = add_outer_product(u, (load(a, m + 2, q * v),), w)
+                r = add_outer_product(r, (load(a, m + 3, q * v),), w)
             store_four_vectors(sums, m, n * v, s)
             store_four_vectors(sums, m + 1, n * v, t)
             store_four_vectors(sums, m + 2, n * v, u)
@@ -276,7 +269,7 @@ def add_row_products(sums, a, b, is_first):
             s = nothing if is_first else four_vectors(sums, m, n * v)
             for q in range(b.shape[0]):
                 w = load(b[q], n, 0), load(b[q], n1, 0), load(b[q], n2, 0), load(b[q], n3, 0)
-                s = fma_four(load(a, m, q * v), w, s)
+                s = add_outer_product(s, (load(a, m, q * v),), w)
             store_four_vectors(sums, m, n * v, s)
 
 

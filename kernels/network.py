@@ -101,6 +101,7 @@ from .plan import (
     target_of,
     units_of,
     weights_of,
+    words_of,
     zeros_of,
 )
 from .scale import scale_columns, scale_gradient
@@ -152,8 +153,8 @@ def gather(plan, work, theta, samples, order, first, p):
     end = min(high, plan.table[0, SIZE])
     inputs = activations_of(plan, work, 0, p, 0, 0, plan.table[0, LD])
     if skips_features(plan, 1):
-        known = nonzero_of(plan, work, 1, 0)
-        gather_features(inputs, samples.x, work.rows, work.features, work.nonzero, known.stride)
+        words = words_of(plan, work)
+        gather_features(inputs, samples.x, work.rows, work.features, work.nonzero, words)
         return
     v = lanes(inputs)
     rounded = low + (max(end - low, 0) + v - 1) // v * v  # what is read too much is never used

@@ -89,9 +89,10 @@ class Workspace(NamedTuple):
     float64 [3, B], shared if the loss is split between threads; parts float64 [passes, 3], the
     team's: loss, right answers and weight of each pass of a step; norms float64, the team's: a sum
     for each chunk of each tensor;
-    features int64 [1 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass, their
-    numbers, and scratch; every int64: 0, 1, 2 ... as far as the widest layer and the rows of a pass
-    go.
+    features int64 [2 + I + STRIP_ROWS]: how many inputs are not zero in all rows of the pass,
+    whether `nonzero` is of use, their numbers, and scratch; nonzero int64: which elements of these
+    inputs are not zero, see `tile.NonZero`; every int64: 0, 1, 2 ... as far as the widest layer and
+    the rows of a pass go.
     """
 
     member: int
@@ -354,8 +355,13 @@ def features_of(plan, work, layer, count):
 def nonzero_of(plan, work, layer, first):
     """Which of the inputs of a layer, from column `first` on, are not zero, as far as is known."""
     known = skips_features(plan, layer) and work.features[1] != 0
-    stride = work.nonzero.shape[0] // (plan.rows + ROWS_OF_BITS - 1)
-    return NonZero(work.nonzero if known else work.nonzero[:0], stride, first)
+    return NonZero(work.nonzero if known else work.nonzero[:0], words_of(plan, work), first)
+
+
+@glue
+def words_of(plan, work):
+    """How many words of bits `nonzero` has for each row."""
+    return work.nonzero.shape[0] // (plan.rows + ROWS_OF_BITS - 1)
 
 
 @glue

@@ -225,7 +225,7 @@ class _Panel:
         next_k = builder.add(k, INT64(1))
         k.add_incoming(first_k, before)
         k.add_incoming(next_k, body)
-        self._close(sums, totals)
+        self._come_from(body, sums, totals)
         builder.cbranch(builder.icmp_signed("<", next_k, end_k), body, done)
         builder.position_at_end(done)
         return totals
@@ -256,45 +256,37 @@ class _Panel:
         left.add_incoming(bits, entry)
         inner = self._phis(outer, entry)
         k = builder.add(base, builder.cttz(left, ir.IntType(1)(1)))
-        if ask and not self._turned:
-            emit_prefetch(builder, ask(k), TO_L2)
         if self._turned:
             self._ask_for_later(rows, k)
+        elif ask:
+            emit_prefetch(builder, ask(k), TO_L2)
         totals = self._add_products(rows, k, inner)
         rest = builder.and_(left, builder.sub(left, INT64(1)))
         left.add_incoming(rest, body)
-        self._close(inner, totals)
+        self._come_from(body, inner, totals)
         builder.cbranch(builder.icmp_unsigned("!=", rest, INT64(0)), body, after)
         builder.position_at_end(after)
-        results: list[list[Any]] = []
-        for firsts, lasts in zip(outer, totals, strict=True):
-            results.append([])
-            for first, last in zip(firsts, lasts, strict=True):
-                phi = builder.phi(first.type)
-                phi.add_incoming(first, entry)
-                phi.add_incoming(last, body)
-                results[-1].append(phi)
+        results = self._phis(outer, entry)
+        self._come_from(body, results, totals)
         next_base = builder.add(base, INT64(64))
         base.add_incoming(first_k, before)
         base.add_incoming(next_base, after)
-        self._close(outer, results)
+        self._come_from(after, outer, results)
         builder.cbranch(builder.icmp_signed("<", next_base, end_k), word, done)
         builder.position_at_end(done)
         return results
 
     def _phis(self, values: list[list[Any]], block: Any) -> list[list[Any]]:
-        """Variables of a loop, which begin with what comes from a block."""
+        """Variables that have these values where one comes from a block."""
         phis = [[self._builder.phi(value.type) for value in row] for row in values]
-        for firsts, row in zip(values, phis, strict=True):
-            for first, phi in zip(firsts, row, strict=True):
-                phi.add_incoming(first, block)
+        self._come_from(block, phis, values)
         return phis
 
-    def _close(self, phis: list[list[Any]], values: list[list[Any]]) -> None:
-        """Let variables of a loop become these values at the end of each round."""
-        for row, lasts in zip(phis, values, strict=True):
-            for phi, last in zip(row, lasts, strict=True):
-                phi.add_incoming(last, self._builder.block)
+    def _come_from(self, block: Any, phis: list[list[Any]], values: list[list[Any]]) -> None:
+        """Let variables have these values where one comes from another block."""
+        for row, incoming in zip(phis, values, strict=True):
+            for phi, value in zip(row, incoming, strict=True):
+                phi.add_incoming(value, block)
 
     def _ask_for_later(self, rows: list[Any], k: Any) -> None:
         later = self._builder.mul(self._builder.add(k, INT64(STEPS_AHEAD)), self._a.stride)
@@ -454,10 +446,12 @@ def product_panel(
     list, row k of the depth is row chosen[k] of b, or if `a` is turned, the product's row i is row
     chosen[i] of c and start. The depth is cut into blocks so that the panel's part of b stays in L1
     while the tiles pass over it; between two blocks the sums rest in c, which rounds nothing. While
-    the tiles pass over one block, the next is asked for; with a turned `a`, what `ahead` says.
+    the tiles pass over one block, the next is asked for; with a turned `a`, what `ahead` says. With
+    a `NonZero`, which must know, a tile leaves out the k for which its part of `a` is zero.
 
     Each element is one chain of FMAs over ascending k, so its bits depend neither on the tile nor
-    on who computes it. The depth must be at least 1. `vectors` and `turned` are literals.
+    on who computes it (but for the sign of a zero, if zeros are left out). The depth must be at
+    least 1. `vectors` and `turned` are literals.
     """
     v = lanes(c)
     rows = slice(top, bottom)
@@ -520,7 +514,7 @@ def _descend_panel(
 def descend_panel(
     c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, ahead: Any, nonzero: Any, vectors: int
 ) -> None:
-    """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J and `ahead` as above; without a list, row i.
+    """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J, `ahead` and `nonzero` as above; no list: row i.
 
     The same chains of FMAs from zero, and the same FMA with -rate as in `optimizer.sgd`, but the
     gradient never leaves the registers. The depth, the rows of `a`, is not cut.

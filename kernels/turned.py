@@ -20,6 +20,7 @@ import numpy as np
 
 from ._jit import glue, inlined, kernel
 from .activation import activation_backward, activation_forward
+from .gemm import four_vectors, store_four_vectors
 from .loss import SOFTMAX_CROSS_ENTROPY, turned_cross_entropy, turned_sum_over_outputs
 from .network import rule_of
 from .optimizer import add, apply, fill_rows, penalty
@@ -51,7 +52,6 @@ from .simd import (
     matrix,
     panels,
     rows_across,
-    store,
     store_lane_sums,
     transpose_rows,
 )
@@ -287,27 +287,10 @@ def multiply_units(c, a, w, start, count, units, depth):
                 at += depth.near
         p0, p1, p2, p3, r0, r1, r2, r3, s0, s1, s2, s3, t0, t1, t2, t3 = sums
         x = m * v
-        store_four(c, x, p0, r0, s0, t0)
-        store_four(c, q1 * wide + x, p1, r1, s1, t1)
-        store_four(c, q2 * wide + x, p2, r2, s2, t2)
-        store_four(c, q3 * wide + x, p3, r3, s3, t3)
-
-
-@inlined
-def load_four(a, at):
-    """Four vectors of a row, side by side."""
-    v = lanes(a)
-    return load(a, 0, at), load(a, 0, at + v), load(a, 0, at + 2 * v), load(a, 0, at + 3 * v)
-
-
-@inlined
-def store_four(c, at, p, q, r, s):
-    """The same four from `at` on."""
-    v = lanes(c)
-    store(c, 0, at, p)
-    store(c, 0, at + v, q)
-    store(c, 0, at + 2 * v, r)
-    store(c, 0, at + 3 * v, s)
+        store_four_vectors(c, 0, x, (p0, r0, s0, t0))
+        store_four_vectors(c, 0, q1 * wide + x, (p1, r1, s1, t1))
+        store_four_vectors(c, 0, q2 * wide + x, (p2, r2, s2, t2))
+        store_four_vectors(c, 0, q3 * wide + x, (p3, r3, s3, t3))
 
 
 @inlined
@@ -329,7 +312,7 @@ def multiply_rows(c, a, rows, b, low, end, columns, count, scratch):
         for n in range(low, end, TILE):
             sums = empty_tile(load(a, 0, 0))
             for q in range(count):
-                x, y = load_four(a, q * high + m * v), load_four(b, q * wide + n * v)
+                x, y = four_vectors(a, 0, q * high + m * v), four_vectors(b, 0, q * wide + n * v)
                 sums = add_outer_product(sums, x, y)
             if m + TILE <= rows and n + TILE <= end:
                 store_lane_sums(c, m, n - low, sums)
@@ -351,9 +334,9 @@ def add_rows(c, a, low, end, units, count, scratch):
         p0, p1, p2, p3 = none
         s0, s1, s2, s3 = none
         for q in range(count):
-            w0, w1, w2, w3 = load_four(a, q * wide + m * v)
+            w0, w1, w2, w3 = four_vectors(a, 0, q * wide + m * v)
             p0, p1, p2, p3 = p0 + w0, p1 + w1, p2 + w2, p3 + w3
-            w0, w1, w2, w3 = load_four(a, q * wide + more * v)
+            w0, w1, w2, w3 = four_vectors(a, 0, q * wide + more * v)
             s0, s1, s2, s3 = s0 + w0, s1 + w1, s2 + w2, s3 + w3
         store_lane_sums(scratch, 0, 0, (p0, p1, p2, p3, s0, s1, s2, s3) + none + none)
         for j in range(min(2 * TILE, end - m)):

@@ -101,7 +101,7 @@ BROKEN = {
         ("is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)", "is_penalized = False"),
         ("add(g, more)", "pass"),
         ("c[m + i, n - low + j] = scratch[i, j]", "c[m + i, n - low + j] = scratch[j, i]"),
-        ("load_four(a, q * high + m * v)", "load_four(a, m * v)"),
+        ("four_vectors(a, 0, q * high + m * v)", "four_vectors(a, 0, m * v)"),
         ("add_rows(db, dz, low, high, size, count, scratch)", "pass"),
         ("p2 + w2, p3 + w3", "p2 + w3, p3 + w2"),
     ],
