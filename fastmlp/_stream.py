@@ -19,7 +19,7 @@ from ._execution import Batch, Execution, Procedure, Rates
 from ._schedule import Schedule
 from ._state import Position, TrainingState
 from .kernels import program
-from .threads import POLL_SECONDS, closed_lock
+from .threads import POLL_SECONDS, closed_lock, open_lock
 
 if TYPE_CHECKING:
     from .mlp import MLP
@@ -456,7 +456,7 @@ class Ahead:
     def _stop(self) -> None:
         with self._lock:
             self._is_stopped = True
-            _open(self._room)
+            open_lock(self._room)
 
     def take(self, watch: Callable[[], None] | None = None) -> Block | None:
         """Return the next steps, None after the last; the block before is overwritten from now on.
@@ -469,7 +469,7 @@ class Ahead:
                 if len(self._filling):
                     self._taken.clear()
                     self._filling, self._taken = self._taken, self._filling
-                    _open(self._room)
+                    open_lock(self._room)
                     return self._taken.block()
                 if self._is_over:
                     break
@@ -490,8 +490,8 @@ class Ahead:
         finally:
             with self._lock:
                 self._is_over = True
-                _open(self._news)
-                _open(self._end)
+                open_lock(self._news)
+                open_lock(self._end)
 
     def _put(self, step: Step) -> bool:
         """Wait for room and copy the step there; False if nobody wants it any more."""
@@ -501,15 +501,9 @@ class Ahead:
                     return False
                 if self._filling.takes(step):
                     self._filling.add(step)
-                    _open(self._news)
+                    open_lock(self._news)
                     return True
             self._room.acquire()
-
-
-def _open(gate: threading.Lock) -> None:
-    """Let through who waits there, or will; each gate is opened under one lock."""
-    if gate.locked():
-        gate.release()
 
 
 def _rows(step: Step) -> int:

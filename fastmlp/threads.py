@@ -133,8 +133,7 @@ class Team:
 
     def _open_gates(self) -> None:
         for gate in self._gates:
-            if gate.locked():
-                gate.release()
+            open_lock(gate)
 
     def _wait(self, watch: Callable[[], None] | None = None) -> None:
         while self._running > 0:
@@ -154,3 +153,9 @@ def closed_lock() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
+
+
+def open_lock(lock: threading.Lock) -> None:
+    """Let through who waits for a closed lock, or will; by one thread at a time."""
+    if lock.locked():
+        lock.release()
