@@ -78,39 +78,8 @@ def multiply_transposed(memory, c, a, b, start):
 
 
 @kernel
-def multiply_chosen(memory, c, a, b, start, chosen):
+def multiply_chosen(memory, c, a, b, start, chosen, nonzero=None):
     """As the first layer uses it, some of whose inputs are left out."""
-    gemm.multiply(
-        matrix_at(memory, c),
-        matrix_at(memory, a),
-        panels_at(memory, b),
-        matrix_at(memory, start),
-        chosen,
-    )
-
-
-@kernel
-def multiply_transposed_chosen(memory, c, a, b, start, chosen, every):
-    """The product for few of c's rows; meanwhile columns of a are asked for."""
-    a = matrix_at(memory, a)
-    gemm.multiply_transposed(
-        panels_at(memory, c),
-        a,
-        panels_at(memory, b),
-        matrix_at(memory, start),
-        chosen,
-        gemm.columns_ahead(a, every),
-    )
-
-
-@kernel
-def descend(memory, c, a, b, rate, chosen, every):
-    a, ahead = matrix_at(memory, a), gemm.columns_ahead(matrix_at(memory, a), every)
-    gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, chosen, ahead)
-
-
-@kernel
-def multiply_without_zeros(memory, c, a, b, start, chosen, nonzero):
     gemm.multiply(
         matrix_at(memory, c),
         matrix_at(memory, a),
@@ -123,7 +92,8 @@ def multiply_without_zeros(memory, c, a, b, start, chosen, nonzero):
 
 
 @kernel
-def multiply_transposed_without_zeros(memory, c, a, b, start, chosen, every, nonzero):
+def multiply_transposed_chosen(memory, c, a, b, start, chosen, every, nonzero=None):
+    """The product for few of c's rows; meanwhile columns of a are asked for."""
     a = matrix_at(memory, a)
     gemm.multiply_transposed(
         panels_at(memory, c),
@@ -137,7 +107,7 @@ def multiply_transposed_without_zeros(memory, c, a, b, start, chosen, every, non
 
 
 @kernel
-def descend_without_zeros(memory, c, a, b, rate, chosen, every, nonzero):
+def descend(memory, c, a, b, rate, chosen, every, nonzero=None):
     a, ahead = matrix_at(memory, a), gemm.columns_ahead(matrix_at(memory, a), every)
     gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, chosen, ahead, nonzero)
 
@@ -341,21 +311,21 @@ def test_products_without_zeros_have_the_same_bits(
     multiply_chosen(expected.array, c, a, b, start, chosen)
     multiply_transposed_chosen(expected.array, dw, a, dz, start, chosen, EVERY)
     descend(expected.array, w, a, dz, rate, chosen, EVERY)
-    multiply_without_zeros(memory.array, c, a, b, start, chosen, nonzero)
-    multiply_transposed_without_zeros(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
-    descend_without_zeros(memory.array, w, a, dz, rate, chosen, EVERY, nonzero)
+    multiply_chosen(memory.array, c, a, b, start, chosen, nonzero)
+    multiply_transposed_chosen(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
+    descend(memory.array, w, a, dz, rate, chosen, EVERY, nonzero)
     assert_same(memory, expected)
 
     if vectors % 4 == 0 and rows > gemm.WIDE_ROWS:
         unused = memory[b]
         unused[~values.any(axis=0)] = np.nan
         memory[b] = unused
-        multiply_without_zeros(memory.array, c, a, b, start, chosen, nonzero)
+        multiply_chosen(memory.array, c, a, b, start, chosen, nonzero)
         np.testing.assert_array_equal(memory[c], expected[c])
         unused = memory[dz]
         unused[~values.any(axis=1)] = np.nan
         memory[dz] = unused
-        multiply_transposed_without_zeros(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
+        multiply_transposed_chosen(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
         assert not np.isnan(memory[dw]).any()
 
 
