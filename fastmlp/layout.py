@@ -20,7 +20,7 @@ from .kernels import clip, machine
 from .kernels import plan as kernel_plan
 from .kernels.gemm import PANEL_VECTORS
 from .kernels.plan import Plan
-from .kernels.tile import ROWS_OF_BITS
+from .kernels.tile import WORDS_TOGETHER
 from .norms import BatchNorm
 
 Vector = NDArray[Any]
@@ -252,7 +252,7 @@ def feature_lists(layout: Layout, rows: int, used: bool = True) -> tuple[Vector,
     inputs = layout.sizes[0]
     return (
         np.zeros(2 + inputs + machine.STRIP_ROWS, np.int64),
-        np.zeros((rows + ROWS_OF_BITS - 1) * (inputs // 64 + 2), np.int64),
+        np.zeros(rows * (inputs // 64 + 2) + WORDS_TOGETHER - 1, np.int64),
         np.arange(max(rows, *layout.strides)),
     )
 

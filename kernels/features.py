@@ -17,19 +17,19 @@ FINDS_ZEROS = HAS_AVX512 and not JIT_DISABLED  # NumPy's products do not skip th
 
 
 @kernel
-def gather_features(inputs, x, rows, features, nonzero, words):
+def gather_features(inputs, x, rows, features, nonzero, stride):
     """inputs[b, k] <- x[rows[b], f] for the k-th feature f that is not zero in all B rows.
 
     features int64 [2 + I] <- how many these are, at least one, so that no product is without depth;
     whether `nonzero` is to be used; and which they are. nonzero int64 <- a bit for each element of
-    `inputs` that is not zero, see `tile.NonZero`, `words` of them for each row. Block by block, so
+    `inputs` that is not zero, see `tile.NonZero`, which says what `stride` is. Block by block, so
     that x is still in L1 when it is copied.
     """
     v, size, count = lanes(x), x.shape[1], inputs.shape[0]
     whole = size // (BLOCK * v) * BLOCK * v
     features[0] = 0
     for n in range(count):
-        nonzero[n * words] = 0
+        nonzero[n] = 0
     for first in range(0, whole, BLOCK * v):
         a, b, c, d = used_lanes(x, rows, count, first)
         at = features[0]
@@ -44,7 +44,7 @@ def gather_features(inputs, x, rows, features, nonzero, words):
                 bits |= compress_to(inputs, n, at_b, load(x, row, first + v), b) << (at_b - at)
                 bits |= compress_to(inputs, n, at_c, load(x, row, first + 2 * v), c) << (at_c - at)
                 bits |= compress_to(inputs, n, at_d, load(x, row, first + 3 * v), d) << (at_d - at)
-                add_bits(nonzero, n * words, at, bits)
+                add_bits(nonzero, n, stride, at, bits)
         else:
             copy_listed(inputs, x, rows, features, at)
     at = features[0]
@@ -61,9 +61,10 @@ def gather_features(inputs, x, rows, features, nonzero, words):
         total = 0
         for n in range(count):
             for k in range(at, features[0]):
-                add_bits(nonzero, n * words, k, np.int64(inputs[n, k] != 0))
-            for word in range((features[0] + 63) // 64):
-                total += count_bits(nonzero[n * words + word])
+                add_bits(nonzero, n, stride, k, np.int64(inputs[n, k] != 0))
+        for word in range((features[0] + 63) // 64):
+            for n in range(count):
+                total += count_bits(nonzero[word * stride + n])
         features[1] = 2 * total < features[0] * count
 
 
@@ -76,11 +77,11 @@ def compress_to(inputs, n, at, vector, mask):
 
 
 @inlined
-def add_bits(nonzero, row, at, bits):
+def add_bits(nonzero, row, stride, at, bits):
     """Put up to 64 bits behind the first `at` of a row; the next word begins with the rest."""
-    word, place = row + (at >> 6), at & 63
+    word, place = (at >> 6) * stride + row, at & 63
     nonzero[word] |= bits << place
-    nonzero[word + 1] = ((bits >> 1) & LOW_BITS) >> (63 - place)
+    nonzero[word + stride] = ((bits >> 1) & LOW_BITS) >> (63 - place)
 
 
 @inlined

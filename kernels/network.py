@@ -101,7 +101,6 @@ from .plan import (
     target_of,
     units_of,
     weights_of,
-    words_of,
     zeros_of,
 )
 from .scale import scale_columns, scale_gradient
@@ -153,8 +152,7 @@ def gather(plan, work, theta, samples, order, first, p):
     end = min(high, plan.table[0, SIZE])
     inputs = activations_of(plan, work, 0, p, 0, 0, plan.table[0, LD])
     if skips_features(plan, 1):
-        words = words_of(plan, work)
-        gather_features(inputs, samples.x, work.rows, work.features, work.nonzero, words)
+        gather_features(inputs, samples.x, work.rows, work.features, work.nonzero, plan.rows)
         return
     v = lanes(inputs)
     rounded = low + (max(end - low, 0) + v - 1) // v * v  # what is read too much is never used

@@ -10,7 +10,7 @@ from . import machine
 from ._jit import glue, inlined, kernel
 from .simd import lanes, matrix, panels
 from .team import share
-from .tile import ROWS_OF_BITS, NonZero
+from .tile import NonZero
 
 # Columns of the layer table; row 0 is the input.
 # Units, row stride, units in an indivisible block of ownership:
@@ -355,13 +355,7 @@ def features_of(plan, work, layer, count):
 def nonzero_of(plan, work, layer, first):
     """Which of the inputs of a layer, from column `first` on, are not zero, as far as is known."""
     known = skips_features(plan, layer) and work.features[1] != 0
-    return NonZero(work.nonzero if known else work.nonzero[:0], words_of(plan, work), first)
-
-
-@glue
-def words_of(plan, work):
-    """How many words of bits `nonzero` has for each row."""
-    return work.nonzero.shape[0] // (plan.rows + ROWS_OF_BITS - 1)
+    return NonZero(work.nonzero if known else work.nonzero[:0], plan.rows, first)
 
 
 @glue

@@ -38,9 +38,11 @@ from .simd import (
 )
 
 INT64 = ir.IntType(64)
+WORDS_TOGETHER = 8  # of bits that are looked at
+WORDS = ir.VectorType(INT64, WORDS_TOGETHER)
+LINE_BYTES = 64  # of a cache
 EDGES = (8, 4, 2, 1)  # heights of the tiles for the rows that are left
 AHEAD = 16  # rows between asking for parameters and changing them
-ROWS_OF_BITS = 4  # that are looked at together
 STEPS_AHEAD = 8  # of k between asking for a line of a turned `a` and reading it
 
 
@@ -58,10 +60,11 @@ class Ahead(NamedTuple):
 
 
 class NonZero(NamedTuple):
-    """Which elements of an operand `a` are not zero: bit first + j of row i is set for a[i, j].
+    """Which elements of an operand `a` are not zero.
 
-    words int64, `stride` of them for each row, the lowest bits first; a word is to spare at the end
-    of each row, and `ROWS_OF_BITS` - 1 rows behind the last. Without words, nothing is known.
+    words int64: the first 64 columns of each row, then the next 64 of each, `stride` words between
+    these, the lowest bits first. Bit first + j of row i is set for a[i, j]. Behind the last column
+    with a bit are 64 to spare, and `WORDS_TOGETHER` - 1 words. Without words, nothing is known.
     """
 
     words: Any
@@ -126,39 +129,53 @@ def _literal(kind: Any) -> Any:
     return kind.literal_value if isinstance(kind, types.Literal) else None
 
 
-# for the first row of a tile, what gives the place to ask for in step k of that tile
-_Asking = Callable[[Any], Callable[[Any], Any]]
-
-
-def _next_block(builder: Any, b: _Operand, chosen: _List, width: int) -> _Asking:
-    """Ask for the next block of b, each tile for one of the vectors.
+class _NextBlock:
+    """Asks for the next block of b, each tile for one of the vectors.
 
     Behind the end that is in vain, but neither faults nor waits.
     """
 
-    def of_tile(row: Any) -> Callable[[Any], Any]:
+    def __init__(self, builder: Any, b: _Operand, chosen: _List, width: int) -> None:
+        self._builder, self._b, self._chosen, self._width = builder, b, chosen, width
+
+    def of_tile(self, row: Any) -> Callable[[Any], Any]:
+        """Of the tile that begins with a row: what gives the place to ask for in step k."""
+        builder, b, width = self._builder, self._b, self._width
         vector = builder.srem(builder.sdiv(row, INT64(_height(width, False))), INT64(width))
         block = b.row(INT64(machine.DEPTH_BLOCK // width))
         first = builder.gep(block, [builder.mul(vector, b.across)])
-        return lambda k: builder.gep(first, [builder.mul(chosen[k], b.stride)])
-
-    return of_tile
+        return lambda k: builder.gep(first, [builder.mul(self._chosen[k], b.stride)])
 
 
-def _asking(context: Any, builder: Any, kind: Any, value: Any) -> _Asking | None:
-    """Ask for what an `Ahead` says; without one, for nothing."""
-    if not isinstance(kind, types.NamedTuple):
-        return None
-    address, stride, step, rows = (builder.extract_value(value, n) for n in range(len(kind)))
-    rows = _List(context, builder, kind[3], rows)
+class _Lines:
+    """Asks for what an `Ahead` says."""
 
-    def of_tile(row: Any) -> Callable[[Any], Any]:
-        first = builder.add(address, builder.ashr(builder.mul(row, step), INT64(8)))
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        address, stride, step, rows = (builder.extract_value(value, n) for n in range(len(kind)))
+        self._builder, self._address, self._stride, self._step = builder, address, stride, step
+        self._rows = _List(context, builder, kind[3], rows)
+
+    def of_tile(self, row: Any) -> Callable[[Any], Any]:
+        """The same."""
+        builder = self._builder
+        first = builder.add(self._address, builder.ashr(builder.mul(row, self._step), INT64(8)))
         return lambda k: builder.inttoptr(
-            builder.add(first, builder.mul(rows[k], stride)), ir.IntType(8).as_pointer()
+            builder.add(first, builder.mul(self._rows[k], self._stride)), ir.IntType(8).as_pointer()
         )
 
-    return of_tile
+    def for_steps(self, row: Any, height: int, first_k: Any, end_k: Any) -> None:
+        """Emit the asking of a tile for all steps; where tiles share lines, for a part of them."""
+        builder, ask = self._builder, self.of_tile(row)
+        bytes_of_tile = builder.mul(self._step, INT64(height))
+        parts = INT64(1)
+        for count in (2, 4):
+            fits = builder.icmp_signed("<=", bytes_of_tile, INT64((LINE_BYTES << 8) // count))
+            parts = builder.select(fits, INT64(count), parts)
+        tile = builder.sdiv(row, INT64(height))
+        own = builder.and_(tile, builder.sub(parts, INT64(1)))
+        first = builder.add(first_k, own)
+        with cgutils.for_range_slice(builder, first, end_k, parts, inc=True) as (k, _):
+            emit_prefetch(builder, ask(k), TO_L2)
 
 
 def _height(width: int, turned: bool) -> int:
@@ -178,7 +195,7 @@ class _Panel:
         a: _Operand,
         b: _Operand,
         chosen: _List,
-        asking: _Asking | None,
+        asking: _NextBlock | _Lines | None,
         bits: "_Bits | None" = None,
     ) -> None:
         self._builder, self._width, self._turned = builder, width, turned
@@ -187,13 +204,23 @@ class _Panel:
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
         self.height = machine.SKIPPING_ROWS if bits else _height(width, turned)
 
-    def for_tiles(self, first: Any, end: Any, emit: Callable[[Any, int], None]) -> None:
-        """Emit the loops over tiles of rows, lower ones at the end; `emit` gets row and height."""
+    def for_tiles(
+        self, first: Any, end: Any, first_k: Any, end_k: Any, emit: Callable[[Any, int], None]
+    ) -> None:
+        """Emit the loops over tiles of rows, lower ones at the end; `emit` gets row and height.
+
+        Of what is in `sums` for steps first_k to end_k - 1.
+        """
+        builder, last_row = self._builder, self._builder.sub(end, INT64(1))
         for height in (self.height, *(edge for edge in EDGES if edge < self.height)):
             step = INT64(height)
-            count = self._builder.sdiv(self._builder.sub(end, first), step)
-            last = self._builder.add(first, self._builder.mul(count, step))
-            with cgutils.for_range_slice(self._builder, first, last, step) as (row, _):
+            count = builder.sdiv(builder.sub(end, first), step)
+            last = builder.add(first, builder.mul(count, step))
+            if self._bits:
+                with builder.if_then(builder.icmp_signed("<", first, last)):
+                    self._bits.come(first, height, first_k, end_k)
+            with cgutils.for_range_slice(builder, first, last, step) as (row, _):
+                self._next_row = _least(builder, builder.add(row, step), last_row)
                 emit(row, height)
             first = last
 
@@ -207,9 +234,9 @@ class _Panel:
         builder, a = self._builder, self._a
         numbers = [builder.add(row, INT64(r)) for r in range(len(initial))]
         rows = [builder.gep(a.base, [n]) if self._turned else a.row(n) for n in numbers]
-        ask = self._asking(row) if self._asking else None
         if self._bits:
-            return self._sums_of_bits(self._bits, row, rows, ask, initial, first_k, end_k)
+            return self._sums_of_bits(self._bits, row, rows, initial, first_k, end_k)
+        ask = self._asking.of_tile(row) if self._asking else None
         before = builder.block
         body = builder.append_basic_block("depth")
         done = builder.append_basic_block("done")
@@ -231,11 +258,15 @@ class _Panel:
         return totals
 
     def _sums_of_bits(
-        self, known: "_Bits", row: Any, rows: list[Any], ask: Callable[[Any], Any] | None,
-        initial: list[list[Any]], first_k: Any, end_k: Any,
+        self, known: "_Bits", row: Any, rows: list[Any], initial: list[list[Any]], first_k: Any,
+        end_k: Any,
     ) -> list[list[Any]]:  # fmt: skip
         """The same over those k alone that have a bit; they come in words of 64."""
-        builder, height = self._builder, len(initial)
+        builder, height, ask = self._builder, len(initial), None
+        if isinstance(self._asking, _Lines):
+            self._asking.for_steps(row, height, first_k, end_k)
+        elif self._asking:
+            ask = self._asking.of_tile(row)
         before = builder.block
         word, body, after, done = map(
             builder.append_basic_block, ("word", "depth", "after", "done")
@@ -244,11 +275,11 @@ class _Panel:
         builder.position_at_end(word)
         base = builder.phi(INT64)
         outer = self._phis(initial, before)
-        end = _least(builder, end_k, builder.add(base, INT64(64)))
-        if self._turned:
-            bits = known.of_columns(row, height, base, end, ask)
-        else:
-            bits = known.of_rows(row, height, base, end)
+        next_base = builder.add(base, INT64(64))
+        is_last = builder.icmp_signed(">=", next_base, end_k)
+        bits = builder.load(known.coming)
+        next_row = builder.select(is_last, self._next_row, row)
+        known.come(next_row, height, builder.select(is_last, first_k, next_base), end_k)
         entry = builder.block
         builder.cbranch(builder.icmp_unsigned("!=", bits, INT64(0)), body, after)
         builder.position_at_end(body)
@@ -256,10 +287,10 @@ class _Panel:
         left.add_incoming(bits, entry)
         inner = self._phis(outer, entry)
         k = builder.add(base, builder.cttz(left, ir.IntType(1)(1)))
+        if ask:
+            emit_prefetch(builder, ask(k), TO_L2)
         if self._turned:
             self._ask_for_later(rows, k)
-        elif ask:
-            emit_prefetch(builder, ask(k), TO_L2)
         totals = self._add_products(rows, k, inner)
         rest = builder.and_(left, builder.sub(left, INT64(1)))
         left.add_incoming(rest, body)
@@ -268,11 +299,10 @@ class _Panel:
         builder.position_at_end(after)
         results = self._phis(outer, entry)
         self._come_from(body, results, totals)
-        next_base = builder.add(base, INT64(64))
         base.add_incoming(first_k, before)
         base.add_incoming(next_base, after)
         self._come_from(after, outer, results)
-        builder.cbranch(builder.icmp_signed("<", next_base, end_k), word, done)
+        builder.cbranch(is_last, done, word)
         builder.position_at_end(done)
         return results
 
@@ -327,51 +357,69 @@ def _keep_order(builder: Any, values: list[Any]) -> list[Any]:
 class _Bits:
     """The bits of a `NonZero`, put together for a tile: the k in which it is not all zero."""
 
-    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any, turned: bool) -> None:
         words, self._stride, self._first = (builder.extract_value(value, n) for n in range(3))
         self._builder, self._data = builder, ArrayParts(context, builder, kind[0], words).data
+        self._turned, self.coming = turned, cgutils.alloca_once_value(builder, INT64(0))
 
-    def _row(self, number: Any) -> Any:
-        return self._builder.gep(self._data, [self._builder.mul(number, self._stride)])
+    def come(self, row: Any, height: int, first_k: Any, end_k: Any) -> None:
+        """Put together the next word: bits for up to 64 steps from first_k on."""
+        end = _least(self._builder, end_k, self._builder.add(first_k, INT64(64)))
+        of_tile = self._of_columns if self._turned else self._of_rows
+        self._builder.store(of_tile(row, height, first_k, end), self.coming)
 
-    def of_rows(self, row: Any, height: int, first_k: Any, end_k: Any) -> Any:
+    def _words(self, column: Any, row: Any) -> Any:
+        """Where the words of a column are, from a row on."""
+        b = self._builder
+        word = b.mul(b.ashr(column, INT64(6)), self._stride)
+        return b.gep(self._data, [b.add(word, row)])
+
+    def _of_rows(self, row: Any, height: int, first_k: Any, end_k: Any) -> Any:
         """A word of bits for first_k to end_k - 1, at most 64, of rows of `a`."""
-        b, used = self._builder, INT64(0)
+        b, low, high = self._builder, INT64(0), INT64(0)
         at = b.add(first_k, self._first)
         for n in range(height):
-            place = b.gep(self._row(b.add(row, INT64(n))), [b.ashr(at, INT64(6))])
-            low, high = b.load(place), b.load(b.gep(place, [INT64(1)]))
-            used = b.or_(used, b.call(_shift_right(b), [high, low, b.and_(at, INT64(63))]))
+            place = self._words(at, b.add(row, INT64(n)))
+            low = b.or_(low, b.load(place))
+            high = b.or_(high, b.load(b.gep(place, [self._stride])))
+        used = b.call(_shift_right(b), [high, low, b.and_(at, INT64(63))])
         return b.and_(used, _ones(b, b.sub(end_k, first_k)))
 
-    def of_columns(
-        self, column: Any, height: int, first_k: Any, end_k: Any, ask: Callable[[Any], Any] | None
-    ) -> Any:
-        """The same of columns of a turned `a`, whose rows are the k; asks for what is each k's."""
+    def _of_columns(self, column: Any, height: int, first_k: Any, end_k: Any) -> Any:
+        """The same of columns of a turned `a`, whose rows are the k."""
         b, count = self._builder, self._builder.sub(end_k, first_k)
-        at = b.add(column, self._first)
-        mask = b.shl(INT64((1 << height) - 1), b.and_(at, INT64(7)))
-        offset = b.ashr(at, INT64(3))
-        bits = cgutils.alloca_once(b, INT64)
-        b.store(INT64(0), bits)
-        with cgutils.for_range_slice(b, INT64(0), count, INT64(ROWS_OF_BITS)) as (n, _):
-            row, together = self._row(b.add(first_k, n)), INT64(0)
-            for i in range(ROWS_OF_BITS):
-                place = b.gep(b.bitcast(row, ir.IntType(8).as_pointer()), [offset])
-                word = b.load(b.bitcast(place, INT64.as_pointer()))
-                word.align = 1
-                bit = b.zext(b.icmp_unsigned("!=", b.and_(word, mask), INT64(0)), INT64)
-                together = b.or_(together, b.shl(bit, INT64(i)))
-                row = b.gep(row, [self._stride])
-                if ask:
-                    k = _least(b, b.add(n, INT64(i)), b.sub(count, INT64(1)))
-                    emit_prefetch(b, ask(b.add(first_k, k)), TO_L2)
-            b.store(b.or_(b.load(bits), b.shl(together, n)), bits)
+        at, ones = b.add(column, self._first), (1 << height) - 1
+        place = b.and_(at, INT64(63))
+        low = self._spread(b.shl(INT64(ones), place))
+        high = self._spread(b.lshr(INT64(ones >> 1), b.sub(INT64(63), place)))
+        words, zero = self._words(at, first_k), self._spread(INT64(0))
+        bits = cgutils.alloca_once_value(b, INT64(0))
+        with cgutils.for_range_slice(b, INT64(0), count, INT64(WORDS_TOGETHER)) as (n, _):
+            of_low = b.gep(words, [n])
+            here = b.and_(self._load(of_low), low)
+            there = b.and_(self._load(b.gep(of_low, [self._stride])), high)
+            used = b.icmp_unsigned("!=", b.or_(here, there), zero)
+            used = b.zext(b.bitcast(used, ir.IntType(WORDS_TOGETHER)), INT64)
+            b.store(b.or_(b.load(bits), b.shl(used, n)), bits)
         return b.and_(b.load(bits), _ones(b, count))
 
+    def _spread(self, word: Any) -> Any:
+        return broadcast_scalar(self._builder, WORDS, word)
 
-def _bits(context: Any, builder: Any, kind: Any, value: Any) -> _Bits | None:
-    return _Bits(context, builder, kind, value) if isinstance(kind, types.NamedTuple) else None
+    def _load(self, place: Any) -> Any:
+        together = self._builder.load(self._builder.bitcast(place, WORDS.as_pointer()))
+        together.align = 8
+        return together
+
+
+def _lines(context: Any, builder: Any, kind: Any, value: Any) -> _Lines | None:
+    return _Lines(context, builder, kind, value) if isinstance(kind, types.NamedTuple) else None
+
+
+def _bits(context: Any, builder: Any, kind: Any, value: Any, turned: bool) -> _Bits | None:
+    if not isinstance(kind, types.NamedTuple):
+        return None
+    return _Bits(context, builder, kind, value, turned)
 
 
 def _ones(builder: Any, count: Any) -> Any:
@@ -401,10 +449,10 @@ def _product_panel(
         is_row = builder.icmp_signed("==", start.rows, INT64(1))
         start.stride = builder.select(is_row, zero, start.stride)  # one row serves for all
         chosen = _List(context, builder, sig.args[5], values[5])
-        asking = _asking(context, builder, sig.args[6], values[6])
+        asking = _lines(context, builder, sig.args[6], values[6])
         if not is_turned:
-            asking = _next_block(builder, b, chosen, width)
-        bits = _bits(context, builder, sig.args[7], values[7])
+            asking = _NextBlock(builder, b, chosen, width)
+        bits = _bits(context, builder, sig.args[7], values[7], is_turned)
         panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking, bits)
         block = INT64(machine.DEPTH_BLOCK // width)
         with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
@@ -422,7 +470,7 @@ def _product_panel(
                 for number, total in zip(numbers, totals, strict=True):
                     to.store(total, number)
 
-            panel.for_tiles(values[8], values[9], tile)
+            panel.for_tiles(values[8], values[9], first_k, end_k, tile)
         return context.get_dummy_value()
 
     args = (
@@ -481,9 +529,9 @@ def _descend_panel(
 
         to, vector = operand(0, values[1]), Vector(c.dtype)
         chosen = _List(context, builder, sig.args[5], values[5])
-        asking = _asking(context, builder, sig.args[6], values[6])
+        asking = _lines(context, builder, sig.args[6], values[6])
         a, b = operand(2, INT64(0)), operand(3, values[1])
-        bits = _bits(context, builder, sig.args[7], values[7])
+        bits = _bits(context, builder, sig.args[7], values[7], True)
         panel = _Panel(builder, width, True, a, b, chosen, asking, bits)
         down = context.cast(builder, builder.fneg(values[4]), types.float64, c.dtype)
         down = broadcast_scalar(builder, vector.llvm, down)
@@ -503,7 +551,7 @@ def _descend_panel(
                 pairs = zip(total, before, strict=True)
                 to.store([emit_fma(builder, vector, down, g, p) for g, p in pairs], number)
 
-        panel.for_tiles(INT64(0), panel.rows, tile)
+        panel.for_tiles(INT64(0), panel.rows, INT64(0), panel.depth, tile)
         return context.get_dummy_value()
 
     args = (c, types.int64, a, b, types.float64, chosen, ahead, nonzero, vectors)

@@ -23,12 +23,13 @@ def gather(x: Array, rows: Array, width: int) -> tuple[Array, Array, Array]:
     count, size = len(rows), x.shape[1]
     flat = np.full((count + 1) * width, UNTOUCHED, x.dtype)
     inputs = flat[: count * width].reshape(count, width)
-    features, words = np.zeros(2 + size + 1, np.int64), size // 64 + 2
-    nonzero = np.full(count * words, 2**63 - 5)  # what an earlier batch has left there
-    gather_features(inputs, x, rows, features, nonzero, words)
+    features = np.zeros(2 + size + 1, np.int64)
+    nonzero = np.full((size // 64 + 2, count), 2**63 - 5)  # what an earlier batch has left there
+    gather_features(inputs, x, rows, features, nonzero.ravel(), count)
     used = features[2 : 2 + features[0]]
     copies = inputs[:, : len(used)]
-    bits = np.unpackbits(nonzero.view(np.uint8), bitorder="little").reshape(count, -1)
+    of_rows = np.ascontiguousarray(nonzero.T).view(np.uint8)
+    bits = np.unpackbits(of_rows, axis=1, bitorder="little")
     assert features[1] == (FINDS_ZEROS and 2 * np.count_nonzero(copies) < copies.size)
     if FINDS_ZEROS:
         np.testing.assert_array_equal(bits[:, : len(used)] != 0, copies != 0)

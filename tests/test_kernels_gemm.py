@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fastmlp.kernels import gemm, machine, optimizer, reference
 from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
 from fastmlp.kernels.simd import lanes, matrix, panels
-from fastmlp.kernels.tile import ROWS_OF_BITS, NonZero
+from fastmlp.kernels.tile import WORDS_TOGETHER, NonZero
 
 FUSED = machine.HAS_FMA and not JIT_DISABLED
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -272,11 +272,12 @@ def test_products_of_chosen_features(
 
 def bits_of(a: np.ndarray, first: int) -> NonZero:
     """Return the bits of a matrix as the gather makes them, behind `first` others in each row."""
-    stride = (first + a.shape[1]) // 64 + 2
-    bits = np.ones((len(a) + ROWS_OF_BITS - 1, 64 * stride), bool)
-    bits[: len(a), first : first + a.shape[1]] = a != 0
-    words = np.packbits(bits, axis=1, bitorder="little").view(np.int64)
-    return NonZero(words.ravel(), stride, first)
+    words = (first + a.shape[1]) // 64 + 2
+    bits = np.ones((len(a), 64 * words), bool)
+    bits[:, first : first + a.shape[1]] = a != 0
+    of_rows = np.packbits(bits, axis=1, bitorder="little").view(np.int64)
+    behind = np.full(WORDS_TOGETHER - 1, -1)
+    return NonZero(np.concatenate([of_rows.T.ravel(), behind]), len(a), first)
 
 
 @pytest.mark.jit
