@@ -26,17 +26,18 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
     that x is still in L1 when it is copied.
     """
     v, size, count = lanes(x), x.shape[1], inputs.shape[0]
-    whole = size // (BLOCK * v) * BLOCK * v
+    blocks, whole = size // (BLOCK * v) * BLOCK * v, size // v * v
     features[0] = 0
     for n in range(count):
         nonzero[n] = 0
-    for first in range(0, whole, BLOCK * v):
-        a, b, c, d = used_lanes(x, rows, count, first)
+    for first in range(0, blocks, BLOCK * v):
+        a, b, c, d = used_lanes_of_block(x, rows, count, first)
         at = features[0]
-        at_b = append(features, a, first, v)
-        at_c = append(features, b, first + v, v)
-        at_d = append(features, c, first + 2 * v, v)
-        append(features, d, first + 3 * v, v)
+        at_b = at + count_bits(a)
+        at_c = at_b + count_bits(b)
+        at_d = at_c + count_bits(c)
+        features[0] = at_d + count_bits(d)
+        list_bits(features, at, a | b << v | c << 2 * v | d << 3 * v, first)
         if FINDS_ZEROS:  # what a vector has too much, the next one overwrites
             for n in range(count):
                 row = rows[n]
@@ -47,14 +48,26 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
                 add_bits(nonzero, n, stride, at, bits)
         else:
             copy_listed(inputs, x, rows, features, at)
+    for first in range(blocks, whole, v):
+        mask, at = used_lanes(x, rows, count, first), features[0]
+        features[0] = at + count_bits(mask)
+        list_bits(features, at, mask, first)
+        if FINDS_ZEROS:
+            for n in range(count):
+                bits = compress_to(inputs, n, at, load(x, rows[n], first), mask)
+                add_bits(nonzero, n, stride, at, bits)
+        else:
+            copy_listed(inputs, x, rows, features, at)
     at = features[0]
     for i in range(whole, size):
-        is_used = np.int64(0)
+        is_used = False
         for n in range(count):
             is_used |= x[rows[n], i] != 0
-        append(features, is_used, i, 1)
+        if is_used:
+            features[2 + features[0]] = i
+            features[0] += 1
     if features[0] == 0:
-        append(features, 1, 0, 1)
+        features[0], features[2] = 1, 0
     copy_listed(inputs, x, rows, features, at)
     features[1] = 0
     if FINDS_ZEROS:
@@ -86,7 +99,16 @@ def add_bits(nonzero, row, stride, at, bits):
 
 @inlined
 def used_lanes(x, rows, count, first):
-    """For each vector of the block that begins with a feature, its lanes not zero in all rows."""
+    """The lanes of the vector that begins with a feature which are not zero in all rows."""
+    a = fill(load(x, rows[0], first), 0.0)
+    for n in range(count):
+        a = either(a, load(x, rows[n], first))
+    return nonzero_lanes(a)
+
+
+@inlined
+def used_lanes_of_block(x, rows, count, first):
+    """The same for each vector of a block."""
     v = lanes(x)
     a = fill(load(x, rows[0], first), 0.0)
     b, c, d = a, a, a
@@ -98,14 +120,12 @@ def used_lanes(x, rows, count, first):
 
 
 @inlined
-def append(features, mask, first, count):
-    """Append to the list the features first + n for each bit n of `count`; return its length."""
-    length = features[0]
-    for n in range(count):
-        features[2 + length] = first + n
-        length += (mask >> n) & 1
-    features[0] = length
-    return length
+def list_bits(features, at, bits, first):
+    """Put the features first + n for each bit n into the list, behind the first `at` of it."""
+    while bits != 0:
+        features[2 + at] = first + count_bits(~bits & (bits - 1))  # the lowest bit's
+        bits &= bits - 1
+        at += 1
 
 
 @inlined
