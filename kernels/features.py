@@ -9,7 +9,7 @@ import numpy as np
 
 from ._jit import JIT_DISABLED, inlined, kernel
 from .machine import HAS_AVX512
-from .simd import compress, count_bits, either, fill, lanes, load, nonzero_lanes, store
+from .simd import address_of, compress, count_bits, either, fill, lanes, load, nonzero_lanes, store
 
 BLOCK = 4  # vectors of features that are looked at together
 LOW_BITS = 2**63 - 1
@@ -26,40 +26,43 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
     that x is still in L1 when it is copied.
     """
     v, size, count = lanes(x), x.shape[1], inputs.shape[0]
-    blocks, whole = size // (BLOCK * v) * BLOCK * v, size // v * v
-    features[0] = 0
+    unaligned = lanes_before_line(x)
+    features[0], first = 0, 0
     for n in range(count):
         nonzero[n] = 0
-    for first in range(0, blocks, BLOCK * v):
-        a, b, c, d = used_lanes_of_block(x, rows, count, first)
-        at = features[0]
-        at_b = at + count_bits(a)
-        at_c = at_b + count_bits(b)
-        at_d = at_c + count_bits(c)
-        features[0] = at_d + count_bits(d)
-        list_bits(features, at, a | b << v | c << 2 * v | d << 3 * v, first)
-        if FINDS_ZEROS:  # what a vector has too much, the next one overwrites
-            for n in range(count):
-                row = rows[n]
-                bits = compress_to(inputs, n, at, load(x, row, first), a)
-                bits |= compress_to(inputs, n, at_b, load(x, row, first + v), b) << (at_b - at)
-                bits |= compress_to(inputs, n, at_c, load(x, row, first + 2 * v), c) << (at_c - at)
-                bits |= compress_to(inputs, n, at_d, load(x, row, first + 3 * v), d) << (at_d - at)
-                add_bits(nonzero, n, stride, at, bits)
+    while first + v <= size:
+        at, left = features[0], size - first
+        if first >= unaligned and left >= BLOCK * v:
+            a, b, c, d = used_lanes_of_block(x, rows, count, first)
+            at_b = at + count_bits(a)
+            at_c = at_b + count_bits(b)
+            at_d = at_c + count_bits(c)
+            features[0] = at_d + count_bits(d)
+            list_bits(features, at, a | b << v | c << 2 * v | d << 3 * v, first)
+            if FINDS_ZEROS:  # what a vector has too much, the next one overwrites
+                for n in range(count):
+                    row = rows[n]
+                    bits = compress_to(inputs, n, at, load(x, row, first), a)
+                    of_b = compress_to(inputs, n, at_b, load(x, row, first + v), b)
+                    of_c = compress_to(inputs, n, at_c, load(x, row, first + 2 * v), c)
+                    of_d = compress_to(inputs, n, at_d, load(x, row, first + 3 * v), d)
+                    bits |= of_b << (at_b - at) | of_c << (at_c - at) | of_d << (at_d - at)
+                    add_bits(nonzero, n, stride, at, bits)
+            taken = BLOCK * v
         else:
+            taken = unaligned if first < unaligned else v
+            mask = used_lanes(x, rows, count, first) & ((1 << taken) - 1)
+            features[0] = at + count_bits(mask)
+            list_bits(features, at, mask, first)
+            if FINDS_ZEROS:
+                for n in range(count):
+                    bits = compress_to(inputs, n, at, load(x, rows[n], first), mask)
+                    add_bits(nonzero, n, stride, at, bits)
+        if not FINDS_ZEROS:
             copy_listed(inputs, x, rows, features, at)
-    for first in range(blocks, whole, v):
-        mask, at = used_lanes(x, rows, count, first), features[0]
-        features[0] = at + count_bits(mask)
-        list_bits(features, at, mask, first)
-        if FINDS_ZEROS:
-            for n in range(count):
-                bits = compress_to(inputs, n, at, load(x, rows[n], first), mask)
-                add_bits(nonzero, n, stride, at, bits)
-        else:
-            copy_listed(inputs, x, rows, features, at)
+        first += taken
     at = features[0]
-    for i in range(whole, size):
+    for i in range(first, size):
         is_used = False
         for n in range(count):
             is_used |= x[rows[n], i] != 0
@@ -79,6 +82,15 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
             for n in range(count):
                 total += count_bits(nonzero[word * stride + n])
         features[1] = 2 * total < features[0] * count
+
+
+@inlined
+def lanes_before_line(x):
+    """How many elements of each row lie before the first that begins a vector in memory."""
+    vector_bytes = lanes(x) * x.itemsize
+    if x.strides[0] % vector_bytes != 0:
+        return 0
+    return (-address_of(x, 0, 0) & (vector_bytes - 1)) // x.itemsize
 
 
 @inlined

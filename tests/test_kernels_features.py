@@ -41,16 +41,27 @@ def expected(x: Array, rows: Array) -> Array:
     return used if len(used) else np.zeros(1, np.int64)
 
 
+def placed(x: Array, before: int, behind_row: int) -> Array:
+    """Return a copy that begins `before` elements behind a cache line, its rows farther apart."""
+    samples, size = x.shape
+    flat = np.full(16 + before + samples * (size + behind_row), np.nan, x.dtype)
+    before += -flat.ctypes.data % 64 // x.itemsize
+    rows = flat[before : before + samples * (size + behind_row)].reshape(samples, -1)
+    rows[:, :size] = x
+    return rows[:, :size]
+
+
 @DTYPES
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_against_numpy(dtype: type, data: st.DataObject) -> None:
     size, samples = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 20))
+    behind_row, before = data.draw(st.sampled_from([0, -size % 16])), data.draw(st.integers(0, 16))
     count = data.draw(st.integers(1, 9))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     share = data.draw(st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]))
     x = np.where(rng.random((samples, size)) < share, rng.normal(size=(samples, size)), 0)
-    x = x.astype(dtype)
+    x = placed(x.astype(dtype), before, behind_row)
     rows = rng.integers(0, samples, count)
     used, copies, behind = gather(x, rows, -(-size // 16) * 16)
     np.testing.assert_array_equal(used, expected(x, rows))
