@@ -1,8 +1,9 @@
 """The three matrix products of an MLP, from one register tile.
 
-Forward Z = A W + b is `multiply`; backward dA = dZ W^T is `multiply_by_transpose`, or for few rows
-or units made by `add_row_products`; the weight gradient dW = A^T dZ is `multiply_transposed`, or
-`descend` where gradient descent takes it at once.
+Forward Z = A W + b is `multiply`, or `multiply_narrow` for parts of a narrow output; backward
+dA = dZ W^T is `multiply_by_transpose`, or for few rows or units made by `add_row_products`; the
+weight gradient dW = A^T dZ is `multiply_transposed`, or `descend` where gradient descent takes it
+at once.
 
 `a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns
 (`simd.panels`), whose widths are a multiple of the vector's lanes; `start` may have one row, which
@@ -22,8 +23,10 @@ from ._jit import glue, inlined, kernel
 from .simd import (
     add_outer_product,
     address_of,
+    broadcast,
     fill,
     first_lanes,
+    fma,
     lane_sums,
     lanes,
     load,
@@ -110,6 +113,49 @@ def _product(turned):
 
 multiply = _product(turned=False)  # c [M, N] = start [M, N] + a [M, K] b [K, N]
 multiply_transposed = _product(turned=True)  # the same with a^T, for a [K, M]
+
+
+@inlined
+def eight_factors(a, row, k):
+    """a[row, k] to a[row + 7, k], each in every lane."""
+    first = broadcast(a, row, k), broadcast(a, row + 1, k), broadcast(a, row + 2, k)
+    second = broadcast(a, row + 3, k), broadcast(a, row + 4, k), broadcast(a, row + 5, k)
+    return first + second + (broadcast(a, row + 6, k), broadcast(a, row + 7, k))
+
+
+@inlined
+def store_eight(c, row, values):
+    """Replace the only vector of each of eight rows."""
+    s, t, u, r, x, y, z, w = values
+    store(c, row, 0, s)
+    store(c, row + 1, 0, t)
+    store(c, row + 2, 0, u)
+    store(c, row + 3, 0, r)
+    store(c, row + 4, 0, x)
+    store(c, row + 5, 0, y)
+    store(c, row + 6, 0, z)
+    store(c, row + 7, 0, w)
+
+
+@kernel
+def multiply_narrow(c, a, b, start):
+    """`multiply` for one vector of columns, a small depth, and one row of `start`.
+
+    c [M, v] = start [1, v] + a [M, K] b [K, v]. The same bits, but neither lists nor asking: for
+    depths of a few vectors they would take longer than the products.
+    """
+    eights = a.shape[0] // 8 * 8
+    first = load(start, 0, 0)
+    for m in range(0, eights, 8):
+        sums = first, first, first, first, first, first, first, first
+        for k in range(a.shape[1]):
+            sums = add_outer_product(sums, eight_factors(a, m, k), (load(b, k, 0),))
+        store_eight(c, m, sums)
+    for m in range(eights, a.shape[0]):
+        total = first
+        for k in range(a.shape[1]):
+            total = fma(broadcast(a, m, k), load(b, k, 0), total)
+        store(c, m, 0, total)
 
 
 @glue

@@ -26,6 +26,7 @@ from .gemm import (
     descend,
     multiply,
     multiply_by_transpose,
+    multiply_narrow,
     multiply_transposed,
     next_width,
     nothing_known,
@@ -195,8 +196,11 @@ def partial_logits(plan, work, theta, p):
         if top == 0:
             start = row_of(plan, theta, last, BIAS, 0, ld)
         w = weights_of(plan, theta, last, top, bottom, 0, ld)
-        nothing = nothing_known(work.every)
-        multiply(part, a, w, start, work.every[: bottom - top], None, nothing)
+        if w.shape[0] == 1:
+            multiply_narrow(part, a, w[0], start)
+        else:
+            nothing = nothing_known(work.every)
+            multiply(part, a, w, start, work.every[: bottom - top], None, nothing)
 
 
 @glue

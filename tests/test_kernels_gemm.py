@@ -70,6 +70,13 @@ def multiply(memory, c, a, b, start):
 
 
 @kernel
+def multiply_narrow(memory, c, a, b, start):
+    """As partial logits are made: b is a single panel."""
+    b, start = panels_at(memory, b), matrix_at(memory, start)
+    gemm.multiply_narrow(matrix_at(memory, c), matrix_at(memory, a), b[0], start)
+
+
+@kernel
 def multiply_transposed(memory, c, a, b, start):
     """As the gradient of weights uses it: c in panels."""
     gemm.multiply_transposed(
@@ -222,6 +229,24 @@ def test_products(
     oracle = reference.multiply_transposed if transposed else reference.multiply
     oracle(result, expected[a], expected[b], expected[start])
     expected[c] = result
+    assert_same(memory, expected)
+
+
+@DTYPES
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 40), depth=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_a_narrow_product_has_the_bits_of_any_other(
+    dtype: type, rows: int, depth: int, seed: int
+) -> None:
+    rng, columns = np.random.default_rng(seed), vector_lanes(dtype)
+    memory = Memory(dtype, rng)
+    a = memory.place(rows, depth, rng.normal(size=(rows, depth)))
+    b = memory.place(depth, columns, rng.normal(size=(depth, columns)), packed=True)
+    start = memory.place(1, columns, rng.normal(size=(1, columns)))
+    c = memory.place(rows, columns)
+    expected = memory.copy()
+    multiply(expected.array, c, a, b, start)
+    multiply_narrow(memory.array, c, a, b, start)
     assert_same(memory, expected)
 
 
