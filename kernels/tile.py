@@ -209,7 +209,7 @@ class _Panel:
     ) -> None:
         """Emit the loops over tiles of rows, lower ones at the end; `emit` gets row and height.
 
-        Of what is in `sums` for steps first_k to end_k - 1.
+        Their sums are over steps first_k to end_k - 1.
         """
         builder, last_row = self._builder, self._builder.sub(end, INT64(1))
         for height in (self.height, *(edge for edge in EDGES if edge < self.height)):
@@ -261,7 +261,11 @@ class _Panel:
         self, known: "_Bits", row: Any, rows: list[Any], initial: list[list[Any]], first_k: Any,
         end_k: Any,
     ) -> list[list[Any]]:  # fmt: skip
-        """The same over those k alone that have a bit; they come in words of 64."""
+        """The same over those k alone that have a bit; they come in words of 64.
+
+        The next word, of this tile or the next, is put together before the products of this one,
+        so that nothing waits for it.
+        """
         builder, height, ask = self._builder, len(initial), None
         if isinstance(self._asking, _Lines):
             self._asking.for_steps(row, height, first_k, end_k)
