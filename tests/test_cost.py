@@ -172,14 +172,15 @@ from fastmlp.kernels import gemm, network
 count = 0
 
 def counting(function):
-    def product(c, a, b, start, chosen, *ahead):
+    def product(c, a, b, start, *others):
         global count
         columns = c.shape[1] if c.ndim == 2 else c.shape[0] * c.shape[2]
         count += a.shape[0] * a.shape[1] * columns
-        function(c, a, b, start, chosen, *ahead)
+        function(c, a, b, start, *others)
     return product
 
 network.multiply = gemm.multiply = counting(gemm.multiply)
+network.multiply_narrow = counting(network.multiply_narrow)
 network.multiply_transposed = counting(network.multiply_transposed)
 
 for sizes in ([32, 16], [32, 48, 16], [16, 32, 48, 80], [16, *[16] * 9, 16]):

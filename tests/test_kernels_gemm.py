@@ -232,6 +232,7 @@ def test_products(
     assert_same(memory, expected)
 
 
+@pytest.mark.jit
 @DTYPES
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(1, 40), depth=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
