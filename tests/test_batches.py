@@ -354,7 +354,7 @@ def test_ctrl_c(buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal given
         while True:
             given += 1
-            if given == 100:
+            if given % 50_000 == 100:  # again: Python loses one that comes during a callback
                 _thread.interrupt_main()
             yield X[:32], Y[:32]
 
