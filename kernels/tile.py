@@ -453,9 +453,9 @@ def _product_panel(
         is_row = builder.icmp_signed("==", start.rows, INT64(1))
         start.stride = builder.select(is_row, zero, start.stride)  # one row serves for all
         chosen = _List(context, builder, sig.args[5], values[5])
-        asking = _lines(context, builder, sig.args[6], values[6])
-        if not is_turned:
-            asking = _NextBlock(builder, b, chosen, width)
+        asking: _NextBlock | _Lines | None = _NextBlock(builder, b, chosen, width)
+        if is_turned:
+            asking = _lines(context, builder, sig.args[6], values[6])
         bits = _bits(context, builder, sig.args[7], values[7], is_turned)
         panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking, bits)
         block = INT64(machine.DEPTH_BLOCK // width)
