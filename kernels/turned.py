@@ -261,20 +261,25 @@ def multiply_units(c, a, w, start, count, units, depth):
     v, last = lanes(c), count - 1
     q1, q2, q3 = min(1, last), min(2, last), min(3, last)
     high, wide = in_tiles(depth.size) * v, in_tiles(units.size) * v
+    run = depth.size if depth.far == depth.near else np.int64(v)  # of w, at equal distances
     for m in range(0, units.size, TILE):
-        w0, w1 = place_on(units, m, v), place_on(units, m + 1, v)
-        w2, w3 = place_on(units, m + 2, v), place_on(units, m + 3, v)
+        first, more = place_on(units, m, v), units.size - 1 - m
+        w1, w2, w3 = (
+            min(1, more) * units.near,
+            min(2, more) * units.near,
+            min(3, more) * units.near,
+        )
         p, r = broadcast(start, 0, m), broadcast(start, 0, m + 1)
         s, t = broadcast(start, 0, m + 2), broadcast(start, 0, m + 3)
         sums = p, p, p, p, r, r, r, r, s, s, s, s, t, t, t, t
-        for low in range(0, depth.size, v):
-            at = low * depth.far
-            for k in range(low, min(low + v, depth.size)):
+        for low in range(0, depth.size, run):
+            at = first + low * depth.far
+            for k in range(low, min(low + run, depth.size)):
                 weights = (
-                    broadcast(w, 0, w0 + at),
-                    broadcast(w, 0, w1 + at),
-                    broadcast(w, 0, w2 + at),
-                    broadcast(w, 0, w3 + at),
+                    broadcast(w, 0, at),
+                    broadcast(w, 0, at + w1),
+                    broadcast(w, 0, at + w2),
+                    broadcast(w, 0, at + w3),
                 )
                 x = k * v
                 values = (
