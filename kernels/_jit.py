@@ -8,7 +8,6 @@ whatever else decides the code: a changed kernel never meets an old binary.
 
 import contextlib
 import functools
-import gc
 import hashlib
 import inspect
 import os
@@ -40,6 +39,7 @@ from numba.core.postproc import PostProcessor
 from numba.core.runtime.nrt import rtsys
 from numba.core.types.functions import BaseFunction
 
+from .._collector import paused
 from . import machine
 
 # Kernels own nothing, so they count no references.
@@ -365,10 +365,8 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         (JITCodeLibrary, "finalize"): finalize_whole,
         (InlineWorker, "run_untyped_passes"): translate,
     }
-    with global_compiler_lock:  # so that what is replaced is Numba's own
+    with global_compiler_lock, paused():  # so that what is replaced is Numba's own
         originals = {(kind, name): vars(kind).get(name) for kind, name in replaced}
-        thresholds = gc.get_threshold()
-        gc.set_threshold(50_000, 20, 100)  # millions of objects are made, and nearly all stay
         try:
             for place, function in replaced.items():
                 setattr(*place, function)
@@ -381,7 +379,6 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
                     setattr(kind, name, function)
             for part in _parts:
                 part._get_module_for_linking = functools.partial(_with_all_below, part)
-            gc.set_threshold(*thresholds)
 
 
 _warnings: list[str] = []
