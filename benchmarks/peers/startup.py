@@ -29,7 +29,6 @@ from sklearn.neural_network import MLPClassifier
 MLPClassifier((128,), batch_size=32, max_iter=10).fit(X, y)
 """
 COLD = "imports fastmlp and fits 100 rows, nothing compiled"
-COLD_ROUNDS = 3  # it takes long and varies little
 PROCESSES = {
     COLD: FASTMLP,
     "imports fastmlp and fits 100 rows, kernels cached": FASTMLP,
@@ -45,7 +44,7 @@ def measure(options: Options) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds + 1):
             for name, code in PROCESSES.items():
-                if name == COLD and not 1 <= number <= COLD_ROUNDS:
+                if name == COLD and number == 0:
                     continue
                 cache = f"{folder}/{f'cold{number}' if name == COLD else 'warm'}"
                 elapsed = seconds(code, cache)
