@@ -1,6 +1,5 @@
 """The estimators among scikit-learn's tools, and what they can beyond scikit-learn's own."""
 
-import _thread
 import copy
 import pickle
 import subprocess
@@ -391,11 +390,11 @@ def test_divergence_keeps_the_best_or_raises():
 
 
 @pytest.mark.parametrize("limit", [0, 2**22], ids=["team", "here"])
-def test_ctrl_c_keeps_what_was_learnt(limit, monkeypatch):
+def test_ctrl_c_keeps_what_was_learnt(limit, ctrl_c, monkeypatch):
     monkeypatch.setattr("fastmlp.estimators.workers.SHORT_EPOCH", limit)
     classifier(max_iter=1).fit(X, y)  # compiled
     model = classifier(max_iter=10**6, n_iter_no_change=np.inf)
-    timer = threading.Timer(0.5, _thread.interrupt_main)
+    timer = threading.Timer(0.5, ctrl_c)
     timer.start()
     with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
         model.fit(X, y)
