@@ -339,6 +339,7 @@ def test_interrupted_compilation_saves_nothing(
 
 
 @pytest.mark.jit
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c() -> None:
     command = [sys.executable, "-m", "fastmlp.cli", "train", "mnist157", "--epochs", "100000"]
