@@ -494,7 +494,7 @@ def by_dtype(single: Any, double: Any) -> Any:
     """The operation that is one kernel for vectors of float32 and another one for float64."""
 
     def lowering(typing: Any, x: Any) -> Any:
-        kernel = types.Dispatcher(double if x.dtype.bitwidth == 64 else single)
+        kernel = typing.resolve_value_type(double if x.dtype.bitwidth == 64 else single)
         resolved = typing.resolve_function_type(kernel, (x,), {})
 
         def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
