@@ -396,6 +396,8 @@ def allocate(
     whole = (strides[i - 1] // lanes * round_up(sizes[i], lanes) for i in range(lowest, last + 1))
     sums = min(rows, machine.FEW_ROWS) * min(widest, machine.SUMMED_UNITS)
     transposed = max(min(machine.TRANSPOSED_VECTORS, max(whole, default=0)), sums)
+    if rows * max(strides[:-1]) >= 2 * machine.NEAR_VECTORS * lanes:
+        transposed = max(transposed, machine.COPIED_VECTORS)
     if turned:  # sixteen sums of lanes
         transposed = max(transposed, 16 // lanes)
     panel = 2 * widest * lanes if turned else 0  # the largest of a gradient, and its penalty

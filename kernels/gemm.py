@@ -42,6 +42,8 @@ WIDE_VECTORS, WIDE_ROWS = 8, 3
 DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
 FEW_ROWS, FEW_UNITS, OUTPUTS_EACH = machine.FEW_ROWS, machine.FEW_UNITS, machine.OUTPUTS_EACH
 NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
+COPIED_VECTORS, MICRO_BATCH = machine.COPIED_VECTORS, machine.MICRO_BATCH
+PACKED_FROM = machine.PACKED_FROM
 COLUMNS_AHEAD = 24  # a tile and a cache line or two
 
 
@@ -165,6 +167,26 @@ def columns_ahead(a, every):
     The hardware does not: there are as many streams as rows. every: 0, 1, 2 ... as far as both go.
     """
     return Ahead(address_of(a, 0, COLUMNS_AHEAD), a.strides[0], a.itemsize << 8, every)
+
+
+@inlined
+def is_packed(rows, columns):
+    """Whether b is packed for products with a^T, `a` [rows, columns].
+
+    It is read once for each tile, so for few columns of `a` that would take longer than it saves.
+    """
+    return rows > FEW_ROWS and columns >= PACKED_FROM
+
+
+@inlined
+def columns_together(rows, columns, v):
+    """Of how many columns of `a` products with a^T and several panels take a copy at a time.
+
+    All, and so none is taken, unless `a` is larger than L2. A block of columns in place would not
+    stay there: far apart, its rows share few of the cache's sets.
+    """
+    is_far = rows * columns >= 2 * NEAR_VECTORS * v and rows <= MICRO_BATCH
+    return COPIED_VECTORS * v // MICRO_BATCH if is_far else max(columns, 1)
 
 
 @kernel

@@ -31,6 +31,11 @@ ROW_BLOCK = 48
 # vectors that are half of a second-level cache of 2 MB; and those that a block of W^T has at most
 # where its product's other operands do not fit there
 NEAR_VECTORS, TRANSPOSED_VECTORS = 16384, 6144
+# vectors of activations that are copied to lie together in a second-level cache, while the panels
+# of a weight gradient pass over them: of passes of `MICRO_BATCH` rows, whole cache lines of columns
+COPIED_VECTORS = 12288
+# inputs from which on the deltas are packed for a weight gradient
+PACKED_FROM = 128
 # rows a pass works on: a layer's activations stay in the second-level cache
 MICRO_BATCH = 256
 # elements that an activation asks for the lines of its outputs ahead

@@ -23,7 +23,9 @@ from .features import gather_features
 from .gemm import (
     add_row_products,
     columns_ahead,
+    columns_together,
     descend,
+    is_packed,
     multiply,
     multiply_by_transpose,
     multiply_narrow,
@@ -115,6 +117,7 @@ from .simd import (
     load_across,
     matrix,
     panels,
+    panels_of,
     rows_across,
     store,
 )
@@ -533,56 +536,85 @@ def learn_bias(plan, work, sink, p, layer, low, high):
 
 @kernel
 def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low, high):
-    """Hand rows top to bottom of dW, columns low to high, to the rule, a few vectors at a time.
+    """Hand rows top to bottom of dW, columns low to high, to the rule.
 
-    Plain gradient descent takes each tile while it is in registers, else a strip is made in L1, or
-    where it is kept. The penalty's gradient is what the sums of a strip begin with.
+    Where A is too large to stay in L2 while the panels of dZ pass over it, so many of its columns
+    at a time as do, put together.
+    """
+    features = features_of(plan, work, layer, bottom - top)
+    count, i, first = features.shape[0], 0, 0
+    together = columns_together(p.rows, count, lanes(work.private))
+    while i < bottom - top:
+        done = min(first + together, count)
+        end = features[done] if done < count else bottom - top
+        a = activations_of(plan, work, layer - 1, p, owner, top + first, top + done)
+        if together < count:
+            near = matrix(work.private, plan.transposed, p.rows, done - first, together)
+            keep(near, a)
+            a = near
+        learn_rows(
+            plan, work, sink, upcoming, p, layer, a, features[:done], first, top, i, end, low, high
+        )
+        i, first = end, done
+
+
+@kernel
+def learn_rows(
+    plan, work, sink, upcoming, p, layer, a, features, first, top, begin, bottom, low, high
+):
+    """Hand rows begin to bottom, counted from `top`, to the rule, a few vectors at a time.
+
+    Of the features, which also count from `top`, `a` has those from number `first` on. Plain
+    gradient descent takes each tile while it is in registers, else a strip is made in L1, or where
+    it is kept. The penalty's gradient is what the sums of a strip begin with.
     The first columns of the first layer ask for the upcoming rows, so that they arrive while there
     is much to compute.
     """
     theta, inputs = sink.parameters.theta, plan.table[layer - 1, SIZE]
     dz = deltas_of(plan, work, layer, p, work.thread, low, high)
-    features, v, j = features_of(plan, work, layer, bottom - top), lanes(dz), low
+    v, j = lanes(dz), low
     l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
     is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
     rule = rule_of(plan, sink, layer, WEIGHT)
     is_plain = is_plain_descent(rule) and not is_penalized and p.rows <= DESCENT_BLOCK
-    while j < high and top < bottom:
+    while j < high:
         width = next_width((high - j) // v)
         if is_plain:
             width = min(width, max(DESCENT_BLOCK // p.rows, 1))
-        b = packed_deltas_of(plan, work, p, width)
-        pack(b, dz, j - low)
-        w = weights_of(plan, theta, layer, top, bottom, j, j + width * v)
+        b = panels_of(dz, j - low, width)
+        if is_packed(p.rows, a.shape[1]):
+            b = packed_deltas_of(plan, work, p, width)
+            pack(b, dz, j - low)
         is_first = layer == 1 and j == low
-        a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
-        ahead = ahead_of(work, upcoming, is_first, a, top, bottom)
+        ahead = ahead_of(work, upcoming, is_first, a, top + begin, top + bottom)
         if is_plain:
-            descend(w, a, b, rule.rate, features, ahead, nonzero_of(plan, work, layer, 0))
+            w = weights_of(plan, theta, layer, top, top + bottom, j, j + width * v)
+            nonzero = nonzero_of(plan, work, layer, first)
+            descend(w, a, b, rule.rate, features[first:], ahead, nonzero)
         else:
-            i, first = 0, 0
-            while i < bottom - top:
-                end, done = end_of_strip(features, first, i, bottom - top)
+            i, at = begin, first
+            while i < bottom:
+                end, done = end_of_strip(features, at, i, bottom)
                 rows = end - i
                 place = plan.table[layer, WEIGHT] + j * inputs + (top + i) * v
-                flat, at, stride = work.private, plan.strip, rows * v
+                flat, offset, stride = work.private, plan.strip, rows * v
                 if rule.code == KEEP:
-                    flat, at, stride = sink.parameters.gradient, place, inputs * v
-                g = matrix(flat, at, width, rows * v, stride)
-                c = panels(flat, at, width, rows, stride, v)
+                    flat, offset, stride = sink.parameters.gradient, place, inputs * v
+                g = matrix(flat, offset, width, rows * v, stride)
+                c = panels(flat, offset, width, rows, stride, v)
                 start = panels(work.private, plan.zeros, width, 1, 0, v)
                 if is_penalized:
                     penalty(g, matrix(theta, place, width, rows * v, inputs * v), l2, l1)
                     start = c
-                elif done - first < rows:
+                elif done - at < rows:
                     fill_rows(g, 0.0)
-                places = places_of(work, features[first:done], i)
-                part, later = a[:, first:done], further(ahead, first)
-                nonzero = nonzero_of(plan, work, layer, first)
+                places = places_of(work, features[at:done], i)
+                part, later = a[:, at - first : done - first], further(ahead, at - first)
+                nonzero = nonzero_of(plan, work, layer, at)
                 multiply_transposed(c, part, b, start, places, later, nonzero)
                 if rule.code != KEEP:
                     apply(rule, sink.parameters, place, inputs * v, g)
-                i, first = end, done
+                i, at = end, done
         j += width * v
 
 

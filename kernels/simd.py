@@ -881,6 +881,33 @@ def panels(
     )
 
 
+def _panels_of(typing: Any, m: Any, column: Any, count: Any) -> Any:
+    result = types.Array(m.dtype, 3, "A")
+    width = INT64(lanes_of(m.dtype))
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        m, column, count = values
+        view = ArrayParts(context, builder, sig.args[0], m)
+        rows, stride = (
+            cgutils.unpack_tuple(builder, view.shape)[0],
+            strides_of(builder, sig.args[0], view)[0],
+        )
+        data = builder.gep(view.data, [column])
+        return _view(
+            context, builder, result, data, [count, rows, width], [width, stride, INT64(1)]
+        )
+
+    return signature(result, m, types.int64, types.int64), codegen
+
+
+@compiles_to(_panels_of)
+def panels_of(m: Any, column: int, count: int) -> Any:
+    """View [count, rows, lanes] of a matrix: panels of its columns from one on, where they lie."""
+    width = lanes(m)
+    strides = (width * m.itemsize, *m.strides)
+    return np.lib.stride_tricks.as_strided(m[:, column:], (count, len(m), width), strides)
+
+
 def element_pointer(
     context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any
 ) -> Any:

@@ -253,6 +253,25 @@ def test_trajectory_of_batches_larger_than_a_pass(
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_trajectory_of_wide_layers(optimizer: fm.Optimizer) -> None:
+    """A team of one makes their gradients from copies of some activations, larger ones not."""
+    widths, samples = [1203, 1090, 3], machine.MICRO_BATCH
+    assert samples * min(widths[:-1]) * 8 > 2 * machine.NEAR_VECTORS * machine.VECTOR_BYTES
+    net, X, y = problem(widths, samples)
+    X[:, ::5] = 0.0
+    X[::2, ::3] = 0.0
+    X[:, -20:] = 0.0
+    others = [net.clone(), net.clone()]
+    reference = Reference(net, optimizer)
+    reference.fit(X, y, samples, 2)
+    for threads, copy in enumerate([net, *others], start=1):
+        fm.fit(copy, X, y, optimizer=optimizer, batch_size=None, epochs=2, threads=threads)
+        assert reference.distance(copy) < 1e-10
+        assert copy.theta.tobytes() == net.theta.tobytes()
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("layer_sizes", [[64, 3], [65, 40, 5], [64, 20, 35, 70], [66, 90]])

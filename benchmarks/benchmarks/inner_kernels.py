@@ -14,21 +14,28 @@ from numba import njit
 from fastmlp.kernels._jit import OPTIONS
 from fastmlp.kernels.activation import activation_backward, activation_forward
 from fastmlp.kernels.gemm import (
+    PANEL_VECTORS,
     add_row_products,
     columns_ahead,
+    columns_together,
+    is_packed,
     multiply,
     multiply_by_transpose,
     multiply_transposed,
+    next_width,
+    pack,
     store_row_products,
     takes_products_of_rows,
 )
 from fastmlp.kernels.machine import (
     CACHE_LINE,
     FEW_ROWS,
+    MICRO_BATCH,
     SUMMED_UNITS,
     VECTOR_BYTES,
 )
-from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, store
+from fastmlp.kernels.optimizer import keep
+from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, panels_of, store
 from fastmlp.kernels.team import barrier
 
 CHAINS = 12  # independent: two FMA units times a latency of four cycles need at least eight
@@ -90,21 +97,40 @@ def dense_backward(
 
 
 @njit(**OPTIONS)
-def dense_gradient(times, team, threads, part, dw, a, dz, zeros, every, batch, inputs, outputs):
-    """dW [I, O] = A^T dZ; dW packed, dZ in a block for each owner of columns."""
-    v, (top, bottom, low, high) = lanes(dw), part
-    rows, width = bottom - top, high - low
+def dense_gradient(
+    times, team, threads, part, dw, a, dz, scratch, zeros, every, batch, inputs, outputs
+):
+    """dW [I, O] = A^T dZ; dW packed, dZ in a block for each owner of columns.
+
+    As in training: in passes, dZ packed where that pays, and a large A copied. Scratch is a half
+    for each of two threads.
+    """
+    v, (top, bottom, low, high), ld = lanes(dw), part, padded(a, inputs)
+    packed = len(scratch) // 2 if top + low > 0 else 0
+    copied = packed + PANEL_VECTORS * MICRO_BATCH * v
     for _ in range(times):
-        if rows * width > 0:
-            own = matrix(a, top, batch, rows, padded(a, inputs))
-            multiply_transposed(
-                panels(dw, low * inputs + top * v, width // v, rows, inputs * v, v),
-                own,
-                matrix(dz, low * batch, batch, width, width),
-                matrix(zeros, 0, 1, width, width),
-                None,
-                columns_ahead(own, every),
-            )
+        for first in range(0, batch if top < bottom else 0, MICRO_BATCH):
+            rows = min(MICRO_BATCH, batch - first)
+            own = matrix(dz, low * batch + first * (high - low), rows, high - low, high - low)
+            together = columns_together(rows, bottom - top, v)
+            for i in range(top, bottom, together):
+                count, j = min(together, bottom - i), low
+                factors = matrix(a, first * ld + i, rows, count, ld)
+                if together < bottom - top:
+                    near = matrix(scratch, copied, rows, count, together)
+                    keep(near, factors)
+                    factors = near
+                while j < high:
+                    width = (high - j) // v
+                    b = panels_of(own, j - low, width)
+                    if is_packed(rows, count):
+                        width = next_width(width)
+                        b = panels(scratch, packed, width, rows, rows * v, v)
+                        pack(b, own, j - low)
+                    c = panels(dw, j * inputs + i * v, width, count, inputs * v, v)
+                    start = panels(zeros, 0, width, 1, 0, v) if first == 0 else c
+                    multiply_transposed(c, factors, b, start, None, columns_ahead(factors, every))
+                    j += width * v
         barrier(team, threads)
 
 

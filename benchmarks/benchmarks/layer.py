@@ -5,7 +5,15 @@ from time import perf_counter
 
 import numpy as np
 
-from fastmlp.kernels.machine import CACHE_LINE, FEW_ROWS, NARROW_OUTPUT, VECTOR_BYTES
+from fastmlp.kernels.gemm import PANEL_VECTORS
+from fastmlp.kernels.machine import (
+    CACHE_LINE,
+    COPIED_VECTORS,
+    FEW_ROWS,
+    MICRO_BATCH,
+    NARROW_OUTPUT,
+    VECTOR_BYTES,
+)
 from fastmlp.kernels.team import LENGTH, share
 from fastmlp.layout import aligned_zeros, round_up
 
@@ -36,6 +44,7 @@ class Layer:
         self.z, self.da = flat(batch, self.ld), flat(batch, self.ld_in)
         self.dw, lanes = flat(inputs, self.ld), VECTOR_BYTES // dtype.itemsize
         scratch = flat(self.ld_in, self.ld + FEW_ROWS * lanes)
+        near = flat(2 * (PANEL_VECTORS * MICRO_BATCH + COPIED_VECTORS), lanes)
         zeros, packed = flat(1, self.ld + self.ld_in), flat(inputs, self.ld)
         every = np.arange(max(batch, self.ld_in, self.ld))
         panels = self.w.reshape(inputs, -1, lanes).transpose(1, 0, 2)
@@ -43,7 +52,7 @@ class Layer:
         self._calls = {
             "forward": (dense_forward, (self.z, self.a, packed, self.b)),
             "backward": (dense_backward, (self.da, self.dz, packed, scratch, zeros, every)),
-            "gradient": (dense_gradient, (self.dw, self.a, self.dz, zeros, every)),
+            "gradient": (dense_gradient, (self.dw, self.a, self.dz, near, zeros, every)),
         }
         self._alone = np.zeros(LENGTH, np.int64)
         self._share_out()
