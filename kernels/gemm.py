@@ -256,6 +256,8 @@ def multiply_by_transpose(c, a, b, start, every, memory, place):
         most = DEPTH_BLOCK if are_far else DEPTH_BLOCK // width
         while are_far and width < left and (width + PANEL_VECTORS) * deepest <= TRANSPOSED_VECTORS:
             width += next_width(left - width)
+        blocks = max((depth + most - 1) // most, 1)
+        most = ((depth + blocks - 1) // blocks + v - 1) // v * v
         end = j + width * v
         columns, before = c[:, j:end], start[:, j:end]
         for k in range(0, depth, most):

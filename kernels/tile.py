@@ -125,6 +125,12 @@ def _least(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
+def _even_blocks(builder: Any, length: Any, most: int) -> Any:
+    """The size of as few blocks as there can be of at most so many, when all are alike."""
+    blocks = builder.sdiv(builder.add(length, INT64(most - 1)), INT64(most))
+    return builder.sdiv(builder.sub(builder.add(length, blocks), INT64(1)), blocks)
+
+
 def _literal(kind: Any) -> Any:
     return kind.literal_value if isinstance(kind, types.Literal) else None
 
@@ -135,15 +141,15 @@ class _NextBlock:
     Behind the end that is in vain, but neither faults nor waits.
     """
 
-    def __init__(self, builder: Any, b: _Operand, chosen: _List, width: int) -> None:
+    def __init__(self, builder: Any, b: _Operand, chosen: _List, width: int, block: Any) -> None:
         self._builder, self._b, self._chosen, self._width = builder, b, chosen, width
+        self._next = b.row(block)
 
     def of_tile(self, row: Any) -> Callable[[Any], Any]:
         """Of the tile that begins with a row: what gives the place to ask for in step k."""
         builder, b, width = self._builder, self._b, self._width
         vector = builder.srem(builder.sdiv(row, INT64(_height(width, False))), INT64(width))
-        block = b.row(INT64(machine.DEPTH_BLOCK // width))
-        first = builder.gep(block, [builder.mul(vector, b.across)])
+        first = builder.gep(self._next, [builder.mul(vector, b.across)])
         return lambda k: builder.gep(first, [builder.mul(self._chosen[k], b.stride)])
 
 
@@ -453,12 +459,14 @@ def _product_panel(
         is_row = builder.icmp_signed("==", start.rows, INT64(1))
         start.stride = builder.select(is_row, zero, start.stride)  # one row serves for all
         chosen = _List(context, builder, sig.args[5], values[5])
-        asking: _NextBlock | _Lines | None = _NextBlock(builder, b, chosen, width)
+        a = operand(2, zero)
+        depth = a.rows if is_turned else a.columns
+        block = _even_blocks(builder, depth, machine.DEPTH_BLOCK // width)
+        asking: _NextBlock | _Lines | None = _NextBlock(builder, b, chosen, width, block)
         if is_turned:
             asking = _lines(context, builder, sig.args[6], values[6])
         bits = _bits(context, builder, sig.args[7], values[7], is_turned)
-        panel = _Panel(builder, width, is_turned, operand(2, zero), b, chosen, asking, bits)
-        block = INT64(machine.DEPTH_BLOCK // width)
+        panel = _Panel(builder, width, is_turned, a, b, chosen, asking, bits)
         with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
             end_k = _least(builder, builder.add(first_k, block), panel.depth)
             is_first = builder.icmp_signed("==", first_k, zero)
