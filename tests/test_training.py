@@ -265,10 +265,10 @@ def test_trajectory_of_wide_layers(optimizer: fm.Optimizer) -> None:
     others = [net.clone(), net.clone()]
     reference = Reference(net, optimizer)
     reference.fit(X, y, samples, 2)
-    for threads, copy in enumerate([net, *others], start=1):
-        fm.fit(copy, X, y, optimizer=optimizer, batch_size=None, epochs=2, threads=threads)
-        assert reference.distance(copy) < 1e-10
-        assert copy.theta.tobytes() == net.theta.tobytes()
+    for threads, trained in enumerate([net, *others], start=1):
+        fm.fit(trained, X, y, optimizer=optimizer, batch_size=None, epochs=2, threads=threads)
+        assert reference.distance(trained) < 1e-10
+        assert trained.theta.tobytes() == net.theta.tobytes()
 
 
 @pytest.mark.jit
