@@ -31,8 +31,8 @@ ROW_BLOCK = 48
 # vectors that are half of a second-level cache of 2 MB; and those that a block of W^T has at most
 # where its product's other operands do not fit there
 NEAR_VECTORS, TRANSPOSED_VECTORS = 16384, 6144
-# vectors of activations that are copied to lie together in a second-level cache, while the panels
-# of a weight gradient pass over them: of passes of `MICRO_BATCH` rows, whole cache lines of columns
+# vectors of the activations of `MICRO_BATCH` rows that are copied together, to stay in a
+# second-level cache while the panels of a weight gradient pass over them; whole lines of each row
 COPIED_VECTORS = 12288
 # inputs from which on the deltas are packed for a weight gradient
 PACKED_FROM = 128

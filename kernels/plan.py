@@ -52,8 +52,8 @@ class Plan(NamedTuple):
     layer is split by rows; whether the passes of a step of several are those of turned.py; whether
     this is training (dropout, statistics of the batch); the most rows of a pass; every how many
     layers the activations are kept (1: all are); the seed of dropout; the partial logits (shared);
-    and each thread's own inputs, logits, gradient strip, packed deltas, block of transposed
-    weights, row of zeros and row of targets.
+    and each thread's own inputs, logits, gradient strip, packed deltas, block of transposed weights
+    or copied activations, row of zeros and row of targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
     """
