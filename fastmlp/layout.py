@@ -391,12 +391,13 @@ def allocate(
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
         partial = shared.take(2 * blocks * rows * strides[-1])
     widest = max(strides)
-    # vectors of the largest W^T that is made, or of its blocks; or of sums in place of it
+    # vectors of the largest W^T that is made, or of its blocks; or of sums in place of it, or
+    # of columns of activations that are copied
     lowest = 1 if input_gradient else 2
     whole = (strides[i - 1] // lanes * round_up(sizes[i], lanes) for i in range(lowest, last + 1))
     sums = min(rows, machine.FEW_ROWS) * min(widest, machine.SUMMED_UNITS)
     transposed = max(min(machine.TRANSPOSED_VECTORS, max(whole, default=0)), sums)
-    if rows * max(strides[:-1]) >= 2 * machine.NEAR_VECTORS * lanes:
+    if rows * max(strides[:-1]) >= 2 * machine.NEAR_VECTORS * lanes:  # see `columns_together`
         transposed = max(transposed, machine.COPIED_VECTORS)
     if turned:  # sixteen sums of lanes
         transposed = max(transposed, 16 // lanes)

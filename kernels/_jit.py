@@ -94,7 +94,7 @@ def jitted(function: Callable[..., Any], **options: Any) -> Any:
 class Kernel:
     """A function that Numba is told of when something is compiled that calls it.
 
-    Machine code from the cache calls none by name, and to make 263 dispatchers takes 15 ms.
+    Machine code from the cache calls none by name, and dispatchers for all would take 15 ms.
     """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
@@ -103,7 +103,7 @@ class Kernel:
         self.targetoptions = options  # where Numba looks for `inline`
 
     @functools.cached_property
-    def _dispatcher(self) -> Any:
+    def dispatcher(self) -> Any:
         dispatcher = jitted(self.py_func, no_cpython_wrapper=True, **self.targetoptions)
         dispatcher.add_overload = functools.partial(_add_overload, dispatcher)
         return dispatcher
@@ -114,7 +114,7 @@ class Kernel:
 
     @property
     def _numba_type_(self) -> Any:
-        return self._dispatcher._numba_type_
+        return self.dispatcher._numba_type_
 
     def __call__(self, *args: Any) -> Any:
         return self._twin(*args)

@@ -42,8 +42,8 @@ WIDE_VECTORS, WIDE_ROWS = 8, 3
 DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
 FEW_ROWS, FEW_UNITS, OUTPUTS_EACH = machine.FEW_ROWS, machine.FEW_UNITS, machine.OUTPUTS_EACH
 NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
-COPIED_VECTORS, MICRO_BATCH = machine.COPIED_VECTORS, machine.MICRO_BATCH
-PACKED_FROM = machine.PACKED_FROM
+COPIED_VECTORS, COPIED_FOR = machine.COPIED_VECTORS, machine.COPIED_FOR
+MICRO_BATCH, PACKED_FROM = machine.MICRO_BATCH, machine.PACKED_FROM
 COLUMNS_AHEAD = 24  # a tile and a cache line or two
 
 
@@ -173,20 +173,24 @@ def columns_ahead(a, every):
 def is_packed(rows, columns):
     """Whether b is packed for products with a^T, `a` [rows, columns].
 
-    It is read once for each tile, so for few columns of `a` that would take longer than it saves.
+    It is read once for each tile, so for few columns of `a` that would take longer than it saves;
+    and few rows of b lie together anyway.
     """
     return rows > FEW_ROWS and columns >= PACKED_FROM
 
 
 @inlined
-def columns_together(rows, columns, v):
-    """Of how many columns of `a` products with a^T and several panels take a copy at a time.
+def columns_together(rows, columns, width, v):
+    """Of how many columns of `a` products with a^T, `width` wide, take a copy at a time.
 
-    All, and so none is taken, unless `a` is larger than L2. A block of columns in place would not
-    stay there: far apart, its rows share few of the cache's sets.
+    All, and so none is taken, unless `a` is larger than L2 (see `layout.allocate` too) and several
+    panels pass over it. A block of columns in place would not stay there: far apart, its rows share
+    few of the cache's sets.
     """
     is_far = rows * columns >= 2 * NEAR_VECTORS * v and rows <= MICRO_BATCH
-    return COPIED_VECTORS * v // MICRO_BATCH if is_far else max(columns, 1)
+    if is_far and width > COPIED_FOR * v:
+        return COPIED_VECTORS * v // MICRO_BATCH
+    return max(columns, 1)
 
 
 @kernel
@@ -256,7 +260,7 @@ def multiply_by_transpose(c, a, b, start, every, memory, place):
         most = DEPTH_BLOCK if are_far else DEPTH_BLOCK // width
         while are_far and width < left and (width + PANEL_VECTORS) * deepest <= TRANSPOSED_VECTORS:
             width += next_width(left - width)
-        blocks = max((depth + most - 1) // most, 1)
+        blocks = (depth + most - 1) // most
         most = ((depth + blocks - 1) // blocks + v - 1) // v * v
         end = j + width * v
         columns, before = c[:, j:end], start[:, j:end]

@@ -32,8 +32,9 @@ ROW_BLOCK = 48
 # where its product's other operands do not fit there
 NEAR_VECTORS, TRANSPOSED_VECTORS = 16384, 6144
 # vectors of the activations of `MICRO_BATCH` rows that are copied together, to stay in a
-# second-level cache while the panels of a weight gradient pass over them; whole lines of each row
-COPIED_VECTORS = 12288
+# second-level cache while the panels of a weight gradient pass over them, whole lines of each row;
+# and vectors of the gradient's width above which that pays
+COPIED_VECTORS, COPIED_FOR = 12288, 24
 # inputs from which on the deltas are packed for a weight gradient
 PACKED_FROM = 128
 # rows a pass works on: a layer's activations stay in the second-level cache

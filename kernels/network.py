@@ -538,12 +538,12 @@ def learn_bias(plan, work, sink, p, layer, low, high):
 def learn_weights(plan, work, sink, upcoming, p, layer, owner, top, bottom, low, high):
     """Hand rows top to bottom of dW, columns low to high, to the rule.
 
-    Where A is too large to stay in L2 while the panels of dZ pass over it, so many of its columns
+    Where A is too large to stay in L2 while many panels of dZ pass over it, so many of its columns
     at a time as do, put together.
     """
     features = features_of(plan, work, layer, bottom - top)
     count, i, first = features.shape[0], 0, 0
-    together = columns_together(p.rows, count, lanes(work.private))
+    together = columns_together(p.rows, count, high - low, lanes(work.private))
     while i < bottom - top:
         done = min(first + together, count)
         end = features[done] if done < count else bottom - top

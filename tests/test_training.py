@@ -256,12 +256,14 @@ def test_trajectory_of_batches_larger_than_a_pass(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_trajectory_of_wide_layers(optimizer: fm.Optimizer) -> None:
     """A team of one makes their gradients from copies of some activations, larger ones not."""
-    widths, samples = [1203, 1090, 3], machine.MICRO_BATCH
-    assert samples * min(widths[:-1]) * 8 > 2 * machine.NEAR_VECTORS * machine.VECTOR_BYTES
+    widths, samples = [1503, 1290, 300, 3], machine.MICRO_BATCH
     net, X, y = problem(widths, samples)
     X[:, ::5] = 0.0
     X[::2, ::3] = 0.0
     X[:, -20:] = 0.0
+    for inputs in ((X != 0.0).any(axis=0).sum(), *widths[1:-2]):
+        assert samples * inputs * 8 > 2 * machine.NEAR_VECTORS * machine.VECTOR_BYTES
+    assert min(widths[1:-1]) * 8 > machine.COPIED_FOR * machine.VECTOR_BYTES
     others = [net.clone(), net.clone()]
     reference = Reference(net, optimizer)
     reference.fit(X, y, samples, 2)

@@ -112,7 +112,7 @@ def dense_gradient(
         for first in range(0, batch if top < bottom else 0, MICRO_BATCH):
             rows = min(MICRO_BATCH, batch - first)
             own = matrix(dz, low * batch + first * (high - low), rows, high - low, high - low)
-            together = columns_together(rows, bottom - top, v)
+            together = columns_together(rows, bottom - top, high - low, v)
             for i in range(top, bottom, together):
                 count, j = min(together, bottom - i), low
                 factors = matrix(a, first * ld + i, rows, count, ld)
