@@ -258,9 +258,8 @@ def test_trajectory_of_wide_layers(optimizer: fm.Optimizer) -> None:
     """A team of one makes their gradients from copies of some activations, larger ones not."""
     widths, samples = [1503, 1290, 300, 3], machine.MICRO_BATCH
     net, X, y = problem(widths, samples)
-    X[:, ::5] = 0.0
-    X[::2, ::3] = 0.0
-    X[:, -20:] = 0.0
+    X[np.random.default_rng(0).random(X.shape) < 0.7] = 0.0  # so tiles leave out steps
+    X[:, ::5] = X[:, -20:] = 0.0
     for inputs in ((X != 0.0).any(axis=0).sum(), *widths[1:-2]):
         assert samples * inputs * 8 > 2 * machine.NEAR_VECTORS * machine.VECTOR_BYTES
     assert min(widths[1:-1]) * 8 > machine.COPIED_FOR * machine.VECTOR_BYTES
