@@ -25,7 +25,7 @@ from .elementwise import (
     logistic_parts,
     rounded_sum,
     tail_ratio,
-    tanh_terms,
+    tanh_of_segments,
 )
 from .machine import HAS_AVX512, WRITE_AHEAD
 from .simd import (
@@ -96,7 +96,7 @@ EXP_LIMITS = 120.0, 760.0
 NORMAL_LIMITS = 15.0, 39.0
 TANH_LIMITS = 12.0, 22.0
 # within the last segments of the tables for float32, where tanh is 1 and h is 0
-TANH_END, GELU_END = 9.9, 14.36
+TANH_END, GELU_END = 9.2, 14.36
 
 
 @inlined
@@ -145,8 +145,7 @@ def sigmoid_slope(a):
 
 @inlined
 def _tanh_of_segments(x):
-    large, small = tanh_terms(magnitude(x, fill(x, TANH_END)))
-    return copy_sign(large + small, x)
+    return copy_sign(tanh_of_segments(magnitude(x, fill(x, TANH_END))), x)
 
 
 @inlined

@@ -55,9 +55,11 @@ SPLIT_SINGLE, SPLIT_DOUBLE = 1.5 * 2.0**15, 1.5 * 2.0**32
 TAIL_CENTRE = 4.0
 # of the exponent's fraction that is looked up
 STEPS_SINGLE, STEPS_DOUBLE = (16, 8) if HAS_AVX512 else (1, 1)
-# the segments' tables begin at 0 with the interval of numbers t + 17/16 from 17/16 to 9/8; which
-# interval it is tell their last two bits of the exponent and first three of the mantissa
-SEGMENT_OFFSET, SEGMENT_SHIFT = 1.0625, 20
+# the segments are intervals of a u between 1 and 16: which one tell the last two bits of its
+# exponent and the first three of its mantissa
+SEGMENT_SHIFT = 20
+# u = t + 17/16 for GELU, 13/8 t + 1 for tanh; below the last one its tables hold tanh(t) - t
+GELU_OFFSET, TANH_SCALE, TANH_LINES = 1.0625, 1.625, 0.32
 # GELU's Gaussian is halved wherever t**2 grows by this; 12 bits of 2 ln 2, for exact multiples
 HALVING = 1.38623046875
 # a power of two that keeps normal what will be a subnormal number
@@ -326,7 +328,7 @@ def expm1(x):
 
 
 def _on_segments(rows):
-    """The centres c and coefficients c[0], c[1], ... of segments, each looked up by t + 17/16."""
+    """The centres c and coefficients c[0], c[1], ... of segments, each looked up by u."""
     turned = [rows[(n + 8) % 32] for n in range(32)]  # 1.0's exponent ends in 11
     return [table(column, shift=SEGMENT_SHIFT) for column in zip(*turned, strict=True)]
 
@@ -336,12 +338,14 @@ _gelu_c, _gelu_0, _gelu_1, _gelu_2, _gelu_3, _gelu_4, _gelu_5 = _on_segments(GEL
 
 
 @inlined
-def tanh_terms(t):
-    """Tanh(t) = c[0] + c[1] (t - c) + ...; here c[0] and all the others."""
-    u = t + fill(t, SEGMENT_OFFSET)
+def tanh_of_segments(t):
+    """Tanh(t) = c[0] + c[1] (t - c) + ... for t >= 0; of small t, t is added instead of c[0]."""
+    u = fma(t, fill(t, TANH_SCALE), fill(t, 1.0))
     d = t - _tanh_c(u)
     p = fma(fma(fma(_tanh_5(u), d, _tanh_4(u)), d, _tanh_3(u)), d, _tanh_2(u))
-    return _tanh_0(u), fma(d * d, p, _tanh_1(u) * d)
+    line, start = fill(t, TANH_LINES), _tanh_0(u)
+    line = choose_less(t, line, t, line)
+    return fma(fma(p, d, _tanh_1(u)), d, choose_less(line, start, start, line))
 
 
 def _lifted_roots():
@@ -367,7 +371,7 @@ def gelu_terms(t):
     r = fma(t, t, fma(bits, fill(t, HALVING), fill(t, -rounding * HALVING)))
     q = fma(r, _gaussian_series(r), _root_rest(bits))
     power = add_shifted_bits(_lifted_root(bits), bits, 19)
-    u = t + fill(t, SEGMENT_OFFSET)
+    u = t + fill(t, GELU_OFFSET)
     d = t - _gelu_c(u)
     p = fma(fma(fma(_gelu_5(u), d, _gelu_4(u)), d, _gelu_3(u)), d, _gelu_2(u))
     large, small = _gelu_0(u), fma(p, d, _gelu_1(u)) * d

@@ -127,24 +127,24 @@ def axes_of(plan, layer, v):
 
 
 @kernel
-def turn(c, x, rows, first):
-    """c[q, :N] <- x[rows[first + q v:]]^T for x [., N]; whatever comes behind, in whole vectors."""
-    v, size = lanes(c), x.shape[1]
-    rest, highest = size % v, rows[first]
+def turn(c, x, rows):
+    """c[q, :N] <- x[rows[q v:]]^T for x [., N]; whatever comes behind, in whole vectors."""
+    v, size, highest = lanes(c), x.shape[1], np.int64(0)
+    rest = size % v
     width = size - rest + (in_tiles(rest) if rest <= TILE else v)  # of a row, with what is read
-    for b in range(first + 1, first + c.shape[0] * v):
+    for b in range(rows.shape[0]):
         highest = max(highest, rows[b])
     if highest < rows_across(x, width):
         for q in range(c.shape[0]):
             for i in range(0, size, v):
                 if size - i <= 4:
-                    transpose_rows(c[q], i, 0, 4, x, i, rows, first + q * v)
+                    transpose_rows(c[q], i, 0, 4, x, i, rows, q * v)
                 else:
-                    transpose_rows(c[q], i, 0, 16, x, i, rows, first + q * v)
+                    transpose_rows(c[q], i, 0, 16, x, i, rows, q * v)
     else:
-        for b in range(c.shape[0] * v):
+        for b in range(rows.shape[0]):
             for i in range(size):
-                c[b // v, i, b % v] = x[rows[first + b], i]
+                c[b // v, i, b % v] = x[rows[b], i]
 
 
 @kernel
@@ -152,14 +152,15 @@ def turned_deltas(plan, work, theta, samples, order, begin, objective, p, scale)
     """Forward, loss and the deltas of all layers for the samples order[begin:begin + B]."""
     v = lanes(theta)
     vectors = vectors_of(p, v)
+    chosen = order[begin : begin + p.rows]
     for b in range(p.rows):
-        work.rows[b] = order[begin + b]
+        work.rows[b] = chosen[b]
     for b in range(p.rows, vectors * v):
         work.rows[b] = work.rows[p.rows - 1]
     for first in range(0, vectors, TILE):
         count = min(TILE, vectors - first)
         inputs = panels_at(plan, work, 0, plan.table[0, OUTPUT], first, count)
-        turn(inputs, samples.x, work.rows, first * v)
+        turn(inputs, samples.x, work.rows[first * v : (first + count) * v])
         turned_forward(plan, work, theta, first, count)
         turned_loss(plan, work, samples, objective, p, scale, first, count)
         turned_backward(plan, work, theta, first, count)
@@ -196,7 +197,7 @@ def turned_loss(plan, work, samples, objective, p, scale, first, count):
             )  # fmt: skip
     else:
         targets = panels_at(plan, work, last, plan.table[last, SAVED], first, count)
-        turn(targets, samples.targets, work.rows, first * v)
+        turn(targets, samples.targets, work.rows[first * v : (first + count) * v])
         turned_sum_over_outputs(
             objective, z, outputs, targets, samples.weights, work.rows, first * v, p.rows, scale,
             row, work.scores,

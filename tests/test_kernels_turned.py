@@ -114,7 +114,7 @@ def test_turn(size: int, dtype: type) -> None:
     x = rng.normal(size=(70, size)).astype(dtype)
     for rows in (rng.permutation(70)[:64], np.arange(6, 70), np.arange(64)):
         whole = np.full((48 // v + 2, -(-size // 16) * 16, v), np.nan, dtype)
-        turned.turn(whole[1:-1], x, rows, 16)
+        turned.turn(whole[1:-1], x, rows[16:])
         c = whole[1:-1].swapaxes(0, 1).reshape(-1, 48)
         np.testing.assert_array_equal(c[:size], x[rows[16:]].T)
         whole[1:-1] = np.nan

@@ -17,6 +17,8 @@ import numpy as np
 mp.mp.dps = 50
 POINTS, ROUNDS = 150, 200
 SEGMENTS, SEGMENT_POINTS, SEGMENT_ROUNDS, DEGREE = 32, 40, 20, 5
+# segments are intervals of TANH_SCALE t + 1, the first ones of tanh(t) - t; of t + GELU_OFFSET
+TANH_SCALE, TANH_LINES, GELU_OFFSET = mp.mpf(13) / 8, 4, mp.mpf(17) / 16
 # GELU's Gaussian is e**(-slope t**2): it is halved wherever t**2 grows by this, 12 bits of 2 ln 2
 HALVING = mp.mpf(2839) / 2048
 SLOPE = mp.log(2) / HALVING
@@ -87,27 +89,25 @@ def _single(x: mp.mpf) -> mp.mpf:
     return mp.mpf(float(np.float32(float(x))))
 
 
-def _edges(number: int) -> tuple[mp.mpf, mp.mpf]:
-    """Return where a segment begins and ends: t + 17/16 has eight in each octave."""
+def _edges(number: int, scale: mp.mpf, offset: mp.mpf) -> tuple[mp.mpf, mp.mpf]:
+    """Return where a segment begins and ends: scale t + offset has eight in each octave."""
 
     def edge(n: int) -> mp.mpf:
-        return (1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - mp.mpf(17) / 16
+        return ((1 + mp.mpf(n % 8) / 8) * 2 ** (n // 8) - offset) / scale
 
     return max(edge(number), mp.mpf(0)), edge(number + 1)
 
 
-def _centre(f: Function, low: mp.mpf, high: mp.mpf, share: float) -> mp.mpf:
-    """Return the float32 about that share of the way where f is nearest to a float32."""
-    shares = [share + mp.mpf(n) / 1000 for n in range(-150, 151)]
-    points = [_single(low + (high - low) * share) for share in shares]
+def _centre(f: Function, low: mp.mpf, high: mp.mpf) -> mp.mpf:
+    """Return the float32 near the middle where f is nearest to a float32."""
+    points = [_single(low + (high - low) * (500 + mp.mpf(n)) / 1000) for n in range(-150, 151)]
     return min(points, key=lambda x: abs(_single(f(x)) - f(x)))
 
 
 def _segment(
-    f: Function, size: Function, number: int, centre: mp.mpf, known: list[mp.mpf]
+    f: Function, size: Function, low: mp.mpf, high: mp.mpf, centre: mp.mpf, known: list[mp.mpf]
 ) -> list[mp.mpf]:
     """Return the centre and the coefficients, the first ones known, for errors in parts of size."""
-    low, high = _edges(number)
     c = list(known)
     while len(c) <= DEGREE:
         k = len(c)
@@ -128,13 +128,20 @@ def _segment(
 
 
 def _tanh_rows() -> list[list[mp.mpf]]:
-    """In the first two rows tanh(t) = t + ..., from the 28th on it is 1."""
-    rows = [_segment(mp.tanh, mp.tanh, n, mp.mpf(0), [mp.mpf(0), mp.mpf(1)]) for n in range(2)]
-    for n in range(2, 27):
-        # far to the left, so that little is subtracted from the centre's value
-        centre = _centre(mp.tanh, *_edges(n), 0.25)
-        rows.append(_segment(mp.tanh, mp.tanh, n, centre, [_single(mp.tanh(centre))]))
-    return rows + [[mp.mpf(n == 1) for n in range(DEGREE + 2)]] * (SEGMENTS - len(rows))
+    """In the first rows they are those of tanh(t) - t."""
+
+    def less_line(t: mp.mpf) -> mp.mpf:
+        return mp.tanh(t) - t
+
+    rows = []
+    for n in range(SEGMENTS):
+        low, high = _edges(n, TANH_SCALE, mp.mpf(1))
+        if n < TANH_LINES:
+            rows.append(_segment(less_line, mp.tanh, low, high, mp.mpf(0), [mp.mpf(0)]))
+        else:
+            centre = _centre(mp.tanh, low, high)
+            rows.append(_segment(mp.tanh, mp.tanh, low, high, centre, [_single(mp.tanh(centre))]))
+    return rows
 
 
 def _gelu_rows() -> list[list[mp.mpf]]:
@@ -149,11 +156,12 @@ def _gelu_rows() -> list[list[mp.mpf]]:
     def less_half(t: mp.mpf) -> mp.mpf:
         return -t * mp.erf(t / mp.sqrt(2)) / 2 * gaussian(t)
 
-    rows = [_segment(less_half, tail, 0, mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
+    edges = [_edges(n, mp.mpf(1), GELU_OFFSET) for n in range(SEGMENTS)]
+    rows = [_segment(less_half, tail, *edges[0], mp.mpf(0), [mp.mpf(0), mp.mpf(0)])]
     for n in range(1, SEGMENTS):
         f = less_half if n < 3 else tail
-        centre = _centre(f, *_edges(n), 0.5)
-        rows.append(_segment(f, tail, n, centre, [_single(f(centre))]))
+        centre = _centre(f, *edges[n])
+        rows.append(_segment(f, tail, *edges[n], centre, [_single(f(centre))]))
     return rows
 
 
