@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import llvmlite
 import numba
 from llvmlite.binding import create_new_module_pass_manager
-from numba import config, njit
+from numba import config, njit, types
 from numba.core import ir, transforms, typed_passes, untyped_passes
 from numba.core.caching import (
     CompileResultCacheImpl,
@@ -106,6 +106,7 @@ class Kernel:
     def dispatcher(self) -> Any:
         dispatcher = jitted(self.py_func, no_cpython_wrapper=True, **self.targetoptions)
         dispatcher.add_overload = functools.partial(_add_overload, dispatcher)
+        dispatcher.get_call_template = functools.partial(_template, dispatcher.get_call_template)
         return dispatcher
 
     @functools.cached_property
@@ -142,6 +143,12 @@ def glue(function: Callable[..., Any]) -> Any:
 def _add_overload(dispatcher: Any, result: Any) -> None:
     """Let other kernels call what was compiled, but not Python: there may be no machine code."""
     dispatcher.overloads[tuple(result.signature.args)] = result
+
+
+def _template(find: Callable[..., Any], args: Any, keywords: Any) -> Any:
+    """What a call compiles: for a number that is written there the same as for any other."""
+    widened = {name: types.unliteral(kind) for name, kind in keywords.items()}
+    return find(tuple(map(types.unliteral, args)), widened)
 
 
 def fingerprint() -> str:

@@ -131,7 +131,7 @@ def class_targets(row, objective, classes, labels, targets, sample):
             row[0, k] = smoothing / classes
         row[0, y] = (1 - smoothing) + smoothing / classes
     else:
-        y = np.int64(0)
+        y = 0
         for k in range(classes):
             if targets[sample, k] > targets[sample, y]:
                 y = k

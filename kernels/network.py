@@ -13,8 +13,6 @@ of it is named in `plan.py`.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import machine
 from ._jit import glue, kernel
 from .activation import activation_backward, activation_forward, slope_backward
@@ -174,7 +172,7 @@ def gather(plan, work, theta, samples, order, first, p):
     if plan.training and plan.numbers[0, DROPOUT] > 0 and low < high:
         mask = input_mask_of(plan, work, p, low, high)
         probability = plan.numbers[0, DROPOUT]
-        draw_mask(mask, probability, plan.seed, p.step, np.int64(0), p.start, low)
+        draw_mask(mask, probability, plan.seed, p.step, 0, p.start, low)
         multiply_by(part, part, mask)
 
 
@@ -505,7 +503,7 @@ def learn(plan, work, sink, upcoming, p, layer):
     The part is a block of columns; of a narrow output layer, a block of rows, and b goes with the
     first.
     """
-    low, high = np.int64(0), plan.table[layer, LD]  # a bare 0 would have kernels compiled again
+    low, high = 0, plan.table[layer, LD]
     if plan.narrow and layer == last_of(plan):
         top, bottom = units_of(plan, layer - 1, work.thread)
         bottom = min(bottom, plan.table[layer - 1, SIZE])

@@ -129,7 +129,7 @@ def axes_of(plan, layer, v):
 @kernel
 def turn(c, x, rows):
     """c[q, :N] <- x[rows[q v:]]^T for x [., N]; whatever comes behind, in whole vectors."""
-    v, size, highest = lanes(c), x.shape[1], np.int64(0)
+    v, size, highest = lanes(c), x.shape[1], 0
     rest = size % v
     width = size - rest + (in_tiles(rest) if rest <= TILE else v)  # of a row, with what is read
     for b in range(rows.shape[0]):
@@ -192,7 +192,7 @@ def turned_loss(plan, work, samples, objective, p, scale, first, count):
     if objective.code == SOFTMAX_CROSS_ENTROPY:
         for q in range(count):
             turned_cross_entropy(
-                objective, z[q], np.int64(0), outputs, samples.labels, samples.weights, work.rows,
+                objective, z[q], 0, outputs, samples.labels, samples.weights, work.rows,
                 (first + q) * v, p.rows, scale, row, work.scores,
             )  # fmt: skip
     else:
