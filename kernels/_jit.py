@@ -278,14 +278,21 @@ _parts: set[Any] = set()  # kernels that were lowered for an entry, each by itse
 
 
 def _below(library: Any) -> list[Any]:
-    """All that a library calls, directly or not."""
-    found = dict.fromkeys(library._linking_libraries)
-    pending = list(found)
-    while pending:
-        deeper = pending.pop()._linking_libraries
-        pending.extend(part for part in deeper if part not in found)
-        found.update(dict.fromkeys(deeper))
-    return list(found)
+    """All that a library calls, directly or not, each behind all that call it.
+
+    Linking leaves out what nothing before has called, and a library that was optimised calls no
+    more what it has merged into itself.
+    """
+    found: dict[Any, None] = {}
+
+    def visit(part: Any) -> None:
+        for deeper in part._linking_libraries:
+            if deeper not in found:
+                visit(deeper)
+        found[part] = None
+
+    visit(library)
+    return [*reversed(found)][1:]
 
 
 def _with_all_below(part: Any) -> Any:
