@@ -34,7 +34,7 @@ from fastmlp.kernels.machine import (
     SUMMED_UNITS,
     VECTOR_BYTES,
 )
-from fastmlp.kernels.optimizer import keep
+from fastmlp.kernels.optimizer import ADAM, adam, keep, make_rule
 from fastmlp.kernels.simd import fill, fma, lanes, load, matrix, panels, panels_of, store
 from fastmlp.kernels.team import barrier
 
@@ -146,6 +146,15 @@ def differentiate(da, a, code, rows, columns):
     """da <- f'(z) da for a = f(z), the columns in whole vectors."""
     values, slopes = matrix(a, 0, rows, columns, columns), matrix(a, 0, 1, columns, columns)
     activation_backward(matrix(da, 0, rows, columns, columns), values, code, 0.0, slopes)
+
+
+@njit(**OPTIONS)
+def adapt(theta, m, v, g, hyper, row, times):
+    """Adam's update of theta, m and v, so many times; hyper and row as `fit` hands them over."""
+    n, rule = len(theta), make_rule(ADAM, hyper, row)
+    for _ in range(times):
+        state = matrix(theta, 0, 1, n, n), matrix(m, 0, 1, n, n), matrix(v, 0, 1, n, n)
+        adam(state[0], state[1], state[2], matrix(g, 0, 1, n, n), rule)
 
 
 @njit(**OPTIONS)

@@ -2,8 +2,8 @@
 
 The limits are measured beside the steps, on as many threads, each with an array of its own: FMAs on
 registers, reading and updating (load, FMA, store) arrays of each level of memory, activations
-forward and backward on arrays in the cache, the team's barrier and its start. A step's needs are
-counted from the layers' sizes, for one thread of the team:
+forward and backward and Adam's update on arrays in the cache, the team's barrier and its start. A
+step's needs are counted from the layers' sizes, for one thread of the team:
 
 - **FMA**: Z = A W, dW = A^T dZ and above layer 1 dA = dZ W^T; layer 1 without what fastmlp skips,
   the inputs that are zero in all rows of a pass, and in a tile the steps in which its part of A is
@@ -18,10 +18,11 @@ counted from the layers' sizes, for one thread of the team:
   rows at a time go through all layers in L1; what they leave is written to the set's level, and
   read there once, for dW. Of other threads come the gradients of their groups of passes.
 - **Functions**: each hidden unit's activation, forward and backward.
+- **Adam**: the arithmetic of its update, of numbers in L1; that of gradient descent is one FMA.
 - **Barriers**, when all arrive together, and the **start** of one team for the measured steps.
 
 Left out: what the register tile reads again from L1 and L2, the search for inputs that are zero,
-W^T's place, padding, the loss, Adam's arithmetic, the shuffle, and waiting for threads that are
+W^T's place, padding, the loss, the shuffle, and waiting for threads that are
 late. Each share of a step is what it would take if there were that limit alone: FMAs, loads and
 stores can overlap, barriers and functions hardly. So a sum far below 100 % says how much time goes
 where nothing is counted, and one above it that limits do overlap.
@@ -42,11 +43,12 @@ import numpy as np
 from numpy.typing import NDArray
 from part import Figures, Options
 from peer_fastmlp import Fastmlp
-from suite import activate, differentiate, fma_peak, meet, read_all, update_all
+from suite import activate, adapt, differentiate, fma_peak, meet, read_all, update_all
 from tables import duration, table
 from training import WORKS
 from work import Data, Order, Work
 
+from fastmlp import Adam
 from fastmlp.kernels.activation import CODES
 from fastmlp.kernels.features import FINDS_ZEROS
 from fastmlp.kernels.machine import (
@@ -98,6 +100,7 @@ class Limits:
     read: dict[str, float]
     update: dict[str, float]
     functions: dict[str, float]
+    adam: float
     barrier: float
     start: float
 
@@ -119,6 +122,7 @@ class Machine:
             {level: self._bandwidth(read_all, arrays) for level, arrays in self._arrays.items()},
             {level: self._bandwidth(update_all, arrays) for level, arrays in self._arrays.items()},
             {name: _function(CODES[name]) for name in FUNCTIONS},
+            _adam(),
             self._barrier(),
             median(self._start() for _ in range(50)),
         )
@@ -168,6 +172,18 @@ def _function(code: int) -> float:
     return median(seconds) / a.size
 
 
+def _adam() -> float:
+    """Seconds for one parameter, on one core."""
+    state, times = [_ones(SIZES[L1] // 8) for _ in range(4)], 200
+    rule, seconds = Adam(), []
+    constants = rule.hyper(state[0].dtype), rule.coefficients(0, np.ones(1))[0]
+    for _ in range(20):
+        begin = time.perf_counter()
+        adapt(*state, *constants, times)
+        seconds.append(time.perf_counter() - begin)
+    return median(seconds) / times / state[0].size
+
+
 @dataclass(frozen=True)
 class Need:
     """What a step takes of one thread: multiply-adds, bytes read and updated by level, and so on.
@@ -181,6 +197,7 @@ class Need:
     read: dict[str, float]
     update: dict[str, float]
     elements: float
+    adapted: float
     barriers: int
 
     @classmethod
@@ -226,6 +243,7 @@ class Need:
             {level: BYTES * read[level] for level in LEVELS},
             {level: BYTES * update[level] for level in LEVELS},
             batch * hidden / threads,
+            parameters / threads if moments else 0.0,
             barriers,
         )
 
@@ -240,6 +258,7 @@ class Need:
             "FMA": self.multiplied * at_peak,
             **seconds,
             "functions": self.elements * limits.functions[activation],
+            "Adam": self.adapted * limits.adam,
             "barriers": self.barriers * limits.barrier if threads > 1 else 0.0,
             "start": limits.start / steps,
         }
@@ -400,8 +419,9 @@ def _machine(rows: Sequence[Figures]) -> tuple[list[str], list[list[str]]]:
                 f"{median(limits['fma'] for limits in found):.0f}",
                 *(f"{middle('read', k):.0f} / {middle('update', k):.0f}" for k in LEVELS),
                 *(f"{middle('functions', name) * 1e9:.2f} ns" for name in FUNCTIONS),
+                f"{median(limits['adam'] for limits in found) * 1e9:.2f} ns",
                 duration(median(limits["barrier"] for limits in found)),
                 duration(median(limits["start"] for limits in found)),
             ]
         )
-    return ["threads", "FMA", *LEVELS, *FUNCTIONS, "barrier", "start"], cells
+    return ["threads", "FMA", *LEVELS, *FUNCTIONS, "Adam", "barrier", "start"], cells

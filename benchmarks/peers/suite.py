@@ -7,7 +7,15 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.bench_elementwise import FASTMLP, arguments, torch_functions
 from benchmarks.common import synthetic
-from benchmarks.inner_kernels import activate, differentiate, fma_peak, meet, read_all, update_all
+from benchmarks.inner_kernels import (
+    activate,
+    adapt,
+    differentiate,
+    fma_peak,
+    meet,
+    read_all,
+    update_all,
+)
 from benchmarks.layer import PRODUCTS, Layer
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "PRODUCTS",
     "Layer",
     "activate",
+    "adapt",
     "arguments",
     "differentiate",
     "fma_peak",
