@@ -888,14 +888,11 @@ def _panels_of(typing: Any, m: Any, column: Any, count: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         m, column, count = values
         view = ArrayParts(context, builder, sig.args[0], m)
-        rows, stride = (
-            cgutils.unpack_tuple(builder, view.shape)[0],
-            strides_of(builder, sig.args[0], view)[0],
-        )
+        rows = cgutils.unpack_tuple(builder, view.shape)[0]
+        stride = strides_of(builder, sig.args[0], view)[0]
+        shape, strides = [count, rows, width], [width, stride, INT64(1)]
         data = builder.gep(view.data, [column])
-        return _view(
-            context, builder, result, data, [count, rows, width], [width, stride, INT64(1)]
-        )
+        return _view(context, builder, result, data, shape, strides)
 
     return signature(result, m, types.int64, types.int64), codegen
 

@@ -130,6 +130,14 @@ def multiply_rows(memory, c, a, b, sums, cut):
 
 
 @kernel
+def multiply_by_transpose(memory, c, a, b, start, every, scratch):
+    """As the deltas of the layer below are made: b, the weights, in panels."""
+    c, a, start = matrix_at(memory, c), matrix_at(memory, a), matrix_at(memory, start)
+    b = panels_at(memory, b)
+    gemm.multiply_by_transpose(c, a, b, start, every, memory, scratch.offset)
+
+
+@kernel
 def pack(memory, dst, src, j):
     gemm.pack(panels_at(memory, dst), matrix_at(memory, src), j)
 
@@ -142,8 +150,8 @@ def transpose(memory, dst, src):
 class Memory:
     """An array of NaN with matrices in it."""
 
-    def __init__(self, dtype: type, rng: np.random.Generator) -> None:
-        self.array = np.full(600_000, np.nan, dtype)
+    def __init__(self, dtype: type, rng: np.random.Generator, size: int = 600_000) -> None:
+        self.array = np.full(size, np.nan, dtype)
         self.lanes = vector_lanes(dtype)
         self._rng = rng
         self._end = 0
@@ -423,6 +431,31 @@ def test_products_of_rows(
     expected[sums] = memory[sums]
     result = np.zeros((rows, c.columns))
     result[:, :units] = expected[a] @ expected[b].T
+    expected[c] = result
+    assert_same(memory, expected)
+
+
+@pytest.mark.jit
+@DTYPES
+@pytest.mark.parametrize(
+    ("rows", "units", "outputs"),
+    [(1, 3, 5), (9, 40, 33), (70, 100, 400), (256, 650, 400), (256, 640, 390), (260, 100, 1000)],
+)
+def test_products_with_a_transpose(dtype: type, rows: int, units: int, outputs: int) -> None:
+    """Exact, zero in the padding, nothing else written; also in blocks several panels wide."""
+    rng, v = np.random.default_rng(rows), vector_lanes(dtype)
+    memory = Memory(dtype, rng, 2_000_000)
+    a = memory.place(rows, outputs, whole_numbers(rng, rows, outputs))
+    across = -(-outputs // v) * v
+    b = memory.place(units, across, whole_numbers(rng, units, across), packed=True)
+    c = memory.place(rows, -(-units // v) * v)
+    start = memory.place(1, c.columns, np.zeros((1, c.columns)))
+    scratch = memory.place(gemm.TRANSPOSED_VECTORS, v, packed=True)
+    expected = memory.copy()
+    multiply_by_transpose(memory.array, c, a, b, start, np.arange(outputs + v), scratch)
+    expected[scratch] = memory[scratch]
+    result = np.zeros((rows, c.columns))
+    result[:, :units] = expected[a] @ expected[b][:, :outputs].T
     expected[c] = result
     assert_same(memory, expected)
 
