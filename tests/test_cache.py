@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,14 +80,16 @@ print(json.dumps({
 
 def process(*actions: str, cache: Path, **environment: str) -> dict[str, Any]:
     """Import fastmlp in a new process, predict or fit there, and return what it has to say."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *actions],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment},
-    )
+    with tempfile.TemporaryDirectory() as empty:  # what is there comes before PYTHONPATH
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *actions],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=empty,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment},
+        )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -205,10 +208,12 @@ def test_import_does_not_mind_a_folder_that_cannot_be(tmp_path: Path, make: str)
 
 
 SCRIPT_OF_FINGERPRINTS = """
+import sys
 from pathlib import Path
 from fastmlp.kernels import _jit
 
 folder = Path(_jit.__file__).parent
+assert folder == Path(sys.argv[1])
 first = _jit.fingerprint()
 assert first == _jit.FINGERPRINT
 seen = {first}
@@ -236,14 +241,16 @@ print(len(seen))
 
 
 def test_every_kernel_source_is_in_the_fingerprint(tmp_path: Path) -> None:
-    sources = len(list((copy_of_package(tmp_path) / "kernels").glob("*.py")))
+    folder = copy_of_package(tmp_path) / "kernels"
+    sources = len(list(folder.glob("*.py")))
     assert sources > 10
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT_OF_FINGERPRINTS],
+        [sys.executable, "-c", SCRIPT_OF_FINGERPRINTS, str(folder)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr

@@ -278,6 +278,13 @@ def test_special_values(name: str, dtype: type) -> None:
 
 
 @pytest.mark.jit
+def test_tanh_reaches_one(dtype: type) -> None:
+    x = np.array([9.2 if dtype is np.float32 else 19.1, 20.0, 88.0, np.inf], dtype)
+    x = np.tile(np.concatenate([x, -x]), 16)
+    np.testing.assert_array_equal(compute("tanh", x), np.sign(x))
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("name", FORWARD_BOUNDS)
 def test_nan_stays_nan(name: str, dtype: type) -> None:
     x = np.full(16, 0.0, dtype)

@@ -98,9 +98,10 @@ def _edges(number: int, scale: mp.mpf, offset: mp.mpf) -> tuple[mp.mpf, mp.mpf]:
     return max(edge(number), mp.mpf(0)), edge(number + 1)
 
 
-def _centre(f: Function, low: mp.mpf, high: mp.mpf) -> mp.mpf:
-    """Return the float32 near the middle where f is nearest to a float32."""
-    points = [_single(low + (high - low) * (500 + mp.mpf(n)) / 1000) for n in range(-150, 151)]
+def _centre(f: Function, low: mp.mpf, high: mp.mpf, reach: int = 150) -> mp.mpf:
+    """Return the float32 where f is nearest to a float32, `reach` thousandths about the middle."""
+    places = [(500 + mp.mpf(n)) / 1000 for n in range(-reach, reach + 1)]
+    points = [_single(low + (high - low) * place) for place in places]
     return min(points, key=lambda x: abs(_single(f(x)) - f(x)))
 
 
@@ -139,7 +140,8 @@ def _tanh_rows() -> list[list[mp.mpf]]:
         if n < TANH_LINES:
             rows.append(_segment(less_line, mp.tanh, low, high, mp.mpf(0), [mp.mpf(0)]))
         else:
-            centre = _centre(mp.tanh, low, high)
+            # in the last one tanh hardly varies: anywhere
+            centre = _centre(mp.tanh, low, high, 150 if n < SEGMENTS - 1 else 500)
             rows.append(_segment(mp.tanh, mp.tanh, low, high, centre, [_single(mp.tanh(centre))]))
     return rows
 

@@ -22,10 +22,10 @@ step's needs are counted from the layers' sizes, for one thread of the team:
 - **Barriers**, when all arrive together, and the **start** of one team for the measured steps.
 
 Left out: what the register tile reads again from L1 and L2, the search for inputs that are zero,
-W^T's place, padding, the loss, the shuffle, and waiting for threads that are
-late. Each share of a step is what it would take if there were that limit alone: FMAs, loads and
-stores can overlap, barriers and functions hardly. So a sum far below 100 % says how much time goes
-where nothing is counted, and one above it that limits do overlap.
+W^T's place, padding, the loss, the shuffle, and waiting for threads that are late. Each share of a
+step is what it would take if there were that limit alone: FMAs, loads and stores can overlap,
+barriers and functions hardly. So a sum far below 100 % says how much time goes where nothing is
+counted, and one above it that limits do overlap.
 """
 
 import itertools
