@@ -129,7 +129,7 @@ def _segment(
 
 
 def _tanh_rows() -> list[list[mp.mpf]]:
-    """In the first rows they are those of tanh(t) - t."""
+    """The first rows are those of tanh(t) - t."""
 
     def less_line(t: mp.mpf) -> mp.mpf:
         return mp.tanh(t) - t

@@ -152,9 +152,9 @@ def differentiate(da, a, code, rows, columns):
 def adapt(theta, m, v, g, hyper, row, times):
     """Adam's update of theta, m and v, so many times; hyper and row as `fit` hands them over."""
     n, rule = len(theta), make_rule(ADAM, hyper, row)
+    first, second = matrix(m, 0, 1, n, n), matrix(v, 0, 1, n, n)
     for _ in range(times):
-        state = matrix(theta, 0, 1, n, n), matrix(m, 0, 1, n, n), matrix(v, 0, 1, n, n)
-        adam(state[0], state[1], state[2], matrix(g, 0, 1, n, n), rule)
+        adam(matrix(theta, 0, 1, n, n), first, second, matrix(g, 0, 1, n, n), rule)
 
 
 @njit(**OPTIONS)
