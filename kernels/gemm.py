@@ -30,6 +30,7 @@ from .simd import (
     lane_sums,
     lanes,
     load,
+    panel_of,
     panels,
     store,
     transpose_block,
@@ -41,6 +42,7 @@ PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 WIDE_VECTORS, WIDE_ROWS = 8, 3
 DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
 FEW_ROWS, FEW_UNITS, OUTPUTS_EACH = machine.FEW_ROWS, machine.FEW_UNITS, machine.OUTPUTS_EACH
+SUMMED_VECTORS = machine.SUMMED_VECTORS
 NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
 COPIED_VECTORS, COPIED_FOR = machine.COPIED_VECTORS, machine.COPIED_FOR
 MICRO_BATCH, PACKED_FROM = machine.MICRO_BATCH, machine.PACKED_FROM
@@ -73,6 +75,21 @@ def knows_zeros(nonzero):
     return nonzero.words.shape[0] > 0
 
 
+@kernel
+def multiply_transposed_row(c, a, b, start, chosen):
+    """`multiply_transposed` for a depth of one: there is more to write than to compute.
+
+    So panel after panel is written, each from end to end.
+    """
+    last = start.shape[-2] - 1
+    for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
+        panel, before, factor = panel_of(c, j), panel_of(start, j), load(panel_of(b, j), 0, 0)
+        for i in range(a.shape[1]):
+            row = i if chosen is None else chosen[i]
+            total = load(before, min(row, last), 0)
+            store(panel, row, 0, fma(broadcast(a, 0, i), factor, total))
+
+
 def _product(turned):
     @kernel
     def panel_without_zeros(c, j, a, b, start, chosen, ahead, nonzero, top, end, width):
@@ -87,6 +104,9 @@ def _product(turned):
     def product(c, a, b, start, chosen=None, ahead=None, nonzero=None):
         v, vectors = lanes(c), vectors_of(c)
         rows, depth = (a.shape[1], a.shape[0]) if turned else a.shape
+        if turned and depth == 1:
+            multiply_transposed_row(c, a, b, start, chosen)
+            return
         # where b stays in L1 as a whole, blocks of rows would gain nothing
         block = max(rows, 1) if turned or vectors * depth <= DEPTH_BLOCK else ROW_BLOCK
         for top in range(0, rows, block):
@@ -200,7 +220,9 @@ def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
     K times the vectors of b should fit L1: the depth is not cut.
     """
     width = vectors_of(c)
-    if width >= 3 and knows_zeros(nonzero):
+    if a.shape[0] == 1:
+        descend_by_row(c, a, b, rate, chosen)
+    elif width >= 3 and knows_zeros(nonzero):
         descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width)
     elif width == 4:
         descend_panel(c, 0, a, b, rate, chosen, ahead, None, 4)
@@ -210,6 +232,16 @@ def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
         descend_panel(c, 0, a, b, rate, chosen, ahead, None, 2)
     else:
         descend_panel(c, 0, a, b, rate, chosen, ahead, None, 1)
+
+
+@kernel
+def descend_by_row(c, a, b, rate, chosen):
+    """The same for a depth of one, panel after panel."""
+    for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
+        panel, factor = panel_of(c, j), load(panel_of(b, j), 0, 0)
+        for i in range(a.shape[1]):
+            before, step = load(panel, chosen[i], 0), broadcast(a, 0, i) * factor
+            store(panel, chosen[i], 0, fma(fill(factor, -rate), step, before))
 
 
 @kernel
@@ -311,40 +343,58 @@ def takes_products_of_rows(rows, units, outputs):
     return few_rows or (units <= FEW_UNITS and units * OUTPUTS_EACH <= outputs)
 
 
+@inlined
+def units_summed(rows, v):
+    """Of how many units at a time the sums for so few rows are made: whole vectors of them."""
+    return max(SUMMED_VECTORS // rows // v, 1) * v
+
+
+@inlined
+def add_four_products(total, x, y):
+    """The total and four products, one after the other."""
+    (x0, x1, x2, x3), (y0, y1, y2, y3) = x, y
+    return fma(x3, y3, fma(x2, y2, fma(x1, y1, fma(x0, y0, total))))
+
+
 @kernel
 def add_row_products(sums, a, b, is_first):
     """Add to sums [M, N v] the products of rows of a [M, K] and rows of b [N, K], in panels.
 
     Products a b^T without a transposition: each is a vector of sums, in every lane over ascending
-    vectors of columns; `store_row_products` adds up the lanes. They begin with zero if
-    `is_first`. N is rounded up to four; rows of b behind the last are the last again.
+    vectors of columns; `store_row_products` adds up the lanes. They begin with zero if `is_first`.
+    Panel after panel, since b is read but once or twice and its rows are far apart across panels.
     """
-    v, last, fours = lanes(a), b.shape[1] - 1, a.shape[0] // 4 * 4
-    zero = fill(load(sums, 0, 0), 0.0)
-    nothing = zero, zero, zero, zero
-    for n in range(0, b.shape[1], 4):
-        n1, n2, n3 = min(n + 1, last), min(n + 2, last), min(n + 3, last)
-        for m in range(0, fours, 4):
-            s, t, u, r = nothing, nothing, nothing, nothing
-            if not is_first:
-                s, t = four_vectors(sums, m, n * v), four_vectors(sums, m + 1, n * v)
-                u, r = four_vectors(sums, m + 2, n * v), four_vectors(sums, m + 3, n * v)
-            for q in range(b.shape[0]):
-                w = load(b[q], n, 0), load(b[q], n1, 0), load(b[q], n2, 0), load(b[q], n3, 0)
-                s = add_outer_product(s, (load(a, m, q * v),), w)
-                t = add_outer_product(t, (load(a, m + 1, q * v),), w)
-                u = add_outer_product(u, (load(a, m + 2, q * v),), w)
-                r = add_outer_product(r, (load(a, m + 3, q * v),), w)
-            store_four_vectors(sums, m, n * v, s)
-            store_four_vectors(sums, m + 1, n * v, t)
-            store_four_vectors(sums, m + 2, n * v, u)
-            store_four_vectors(sums, m + 3, n * v, r)
-        for m in range(fours, a.shape[0]):
-            s = nothing if is_first else four_vectors(sums, m, n * v)
-            for q in range(b.shape[0]):
-                w = load(b[q], n, 0), load(b[q], n1, 0), load(b[q], n2, 0), load(b[q], n3, 0)
-                s = add_outer_product(s, (load(a, m, q * v),), w)
-            store_four_vectors(sums, m, n * v, s)
+    v, columns = lanes(a), b.shape[0] // 4 * 4
+    rows, zero = a.shape[0] // 4 * 4, fill(load(sums, 0, 0), 0.0)
+    for q in range(0, columns, 4):
+        b0, b1, b2, b3 = b[q], b[q + 1], b[q + 2], b[q + 3]
+        begins = is_first and q == 0
+        for m in range(0, rows, 4):
+            x, y = four_vectors(a, m, q * v), four_vectors(a, m + 1, q * v)
+            z, t = four_vectors(a, m + 2, q * v), four_vectors(a, m + 3, q * v)
+            for n in range(b.shape[1]):
+                w, at = (load(b0, n, 0), load(b1, n, 0), load(b2, n, 0), load(b3, n, 0)), n * v
+                p0, p1, p2, p3 = zero, zero, zero, zero
+                if not begins:
+                    p0, p1 = load(sums, m, at), load(sums, m + 1, at)
+                    p2, p3 = load(sums, m + 2, at), load(sums, m + 3, at)
+                store(sums, m, at, add_four_products(p0, x, w))
+                store(sums, m + 1, at, add_four_products(p1, y, w))
+                store(sums, m + 2, at, add_four_products(p2, z, w))
+                store(sums, m + 3, at, add_four_products(p3, t, w))
+        for m in range(rows, a.shape[0]):
+            x = four_vectors(a, m, q * v)
+            for n in range(b.shape[1]):
+                w = load(b0, n, 0), load(b1, n, 0), load(b2, n, 0), load(b3, n, 0)
+                total = zero if begins else load(sums, m, n * v)
+                store(sums, m, n * v, add_four_products(total, x, w))
+    for q in range(columns, b.shape[0]):
+        begins, last = is_first and q == 0, b[q]
+        for m in range(a.shape[0]):
+            factor = load(a, m, q * v)
+            for n in range(b.shape[1]):
+                total = zero if begins else load(sums, m, n * v)
+                store(sums, m, n * v, fma(factor, load(last, n, 0), total))
 
 
 @kernel

@@ -55,8 +55,8 @@ SKIPPING_ROWS = 4
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024
 # rows, or units below, up to which W is not transposed for dA = dZ W^T, but with at least so many
-# outputs for each; of how many units at a time the sums of so few rows lie in L1
-FEW_ROWS, FEW_UNITS, OUTPUTS_EACH, SUMMED_UNITS = 8, 16, 8, 64
+# outputs for each; and vectors of sums that stay in L1 while all columns of W are added to them
+FEW_ROWS, FEW_UNITS, OUTPUTS_EACH, SUMMED_VECTORS = 8, 16, 8, 128
 # rows of a pass up to which those of the next are asked for while gradients are made; of more, the
 # lines on their way from memory hold up the products for longer than waiting for them takes
 ASKED_ROWS = 64

@@ -33,6 +33,7 @@ from .gemm import (
     pack,
     store_row_products,
     takes_products_of_rows,
+    units_summed,
 )
 from .loss import loss_backward
 from .norm import (
@@ -124,7 +125,7 @@ from .tile import Ahead
 
 STRIP_ROWS, STRIP_FEATURES = machine.STRIP_ROWS, machine.STRIP_FEATURES
 DESCENT_BLOCK, ASKED_ROWS = machine.DESCENT_BLOCK, machine.ASKED_ROWS
-FEW_ROWS, SUMMED_UNITS = machine.FEW_ROWS, machine.SUMMED_UNITS
+FEW_ROWS = machine.FEW_ROWS
 
 
 class Sink(NamedTuple):
@@ -146,8 +147,9 @@ def gather(plan, work, theta, samples, order, first, p):
 
     Features that are zero in all of them are left out, see `plan.features_of`.
     """
+    chosen = order[first : first + p.rows]
     for b in range(p.rows):
-        work.rows[b] = order[first + b]
+        work.rows[b] = chosen[b]
     low, high = 0, plan.table[0, LD]
     if plan.table.shape[0] == 2 and plan.narrow:  # then this thread needs its own features alone
         low, high = units_of(plan, 0, work.thread)
@@ -367,17 +369,20 @@ def products_of_rows(plan, work, theta, p, layer, low, high):
     da = deltas_of(plan, work, layer - 1, p, work.thread, low, high)
     for b in range(0, p.rows, FEW_ROWS):
         rows = slice(b, min(b + FEW_ROWS, p.rows))
-        for i in range(low, high, SUMMED_UNITS):
-            end = min(i + SUMMED_UNITS, high)
+        together = units_summed(rows.stop - b, v)
+        for i in range(low, high, together):
+            end, is_first = min(i + together, high), True
             width = (end - i) * v
             sums = matrix(work.private, plan.transposed, rows.stop - b, width, width)
             for owner in range(owners_of(plan, layer)):
                 top, bottom = 0, plan.table[layer, LD]
                 if owners_of(plan, layer) > 1:
                     top, bottom = units_of(plan, layer, owner)
-                dz = deltas_of(plan, work, layer, p, owner, top, bottom)[rows]
-                w = weights_of(plan, theta, layer, i, min(end, size), top, bottom)
-                add_row_products(sums, dz, w, owner == 0)
+                if top < bottom:
+                    dz = deltas_of(plan, work, layer, p, owner, top, bottom)[rows]
+                    w = weights_of(plan, theta, layer, i, min(end, size), top, bottom)
+                    add_row_products(sums, dz, w, is_first)
+                    is_first = False
             store_row_products(da[rows, i - low : end - low], sums, size - i)
 
 

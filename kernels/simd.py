@@ -316,6 +316,21 @@ def choose_less(a: Any, b: Any, yes: Any, no: Any) -> Any:
     return np.where(a < b, yes, no)
 
 
+def _any_less(typing: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        bits = ir.IntType(sig.args[0].lanes)
+        less = builder.bitcast(builder.fcmp_ordered("<", *values), bits)
+        return builder.icmp_unsigned("!=", less, bits(0))
+
+    return signature(types.boolean, a, b), codegen
+
+
+@compiles_to(_any_less)
+def any_less(a: Any, b: Any) -> bool:
+    """Whether a < b in any lane."""
+    return bool(np.any(a < b))
+
+
 def _choose_normal(typing: Any, x: Any, yes: Any, no: Any) -> Any:
     # No float is compared, since subnormal ones are slow: only their exponent is zero.
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
@@ -903,6 +918,30 @@ def panels_of(m: Any, column: int, count: int) -> Any:
     width = lanes(m)
     strides = (width * m.itemsize, *m.strides)
     return np.lib.stride_tricks.as_strided(m[:, column:], (count, len(m), width), strides)
+
+
+def _panel_of(typing: Any, m: Any, column: Any) -> Any:
+    result = types.Array(m.dtype, 2, "A")
+    width = INT64(lanes_of(m.dtype))
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        m, column = values
+        view = ArrayParts(context, builder, sig.args[0], m)
+        strides = strides_of(builder, sig.args[0], view)
+        if len(strides) == 3:
+            column = builder.mul(builder.sdiv(column, width), strides[0])
+        rows = cgutils.unpack_tuple(builder, view.shape)[-2]
+        data = builder.gep(view.data, [column])
+        return _view(context, builder, result, data, [rows, width], [strides[-2], INT64(1)])
+
+    return signature(result, m, types.int64), codegen
+
+
+@compiles_to(_panel_of)
+def panel_of(m: Any, column: int) -> Any:
+    """View [rows, lanes] of a matrix, or of panels: the columns of the vector that begins there."""
+    width = lanes(m)
+    return m[column // width] if m.ndim == 3 else m[:, column : column + width]
 
 
 def element_pointer(

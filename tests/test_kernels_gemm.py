@@ -206,7 +206,7 @@ PRODUCTS = pytest.mark.parametrize("product", [multiply, multiply_transposed])
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 4) | st.integers(1, 40),
-    depth=st.integers(1, 70) | st.integers(120, 300),
+    depth=st.just(1) | st.integers(1, 70) | st.integers(120, 300),
     vectors=st.integers(1, 9) | st.integers(15, 18),
     packed=st.booleans(),
     start_rows=st.booleans(),
@@ -264,7 +264,7 @@ def test_a_narrow_product_has_the_bits_of_any_other(
 @given(
     rows=st.integers(1, 40),
     inputs=st.integers(1, 70) | st.integers(380, 420),
-    depth=st.integers(1, 40) | st.integers(380, 420),
+    depth=st.just(1) | st.integers(1, 40) | st.integers(380, 420),
     vectors=st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -368,7 +368,7 @@ def test_products_without_zeros_have_the_same_bits(
 @settings(max_examples=40, deadline=None)
 @given(
     inputs=st.integers(1, 70),
-    depth=st.integers(1, 70),
+    depth=st.just(1) | st.integers(1, 70),
     vectors=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -425,9 +425,9 @@ def test_products_of_rows(
     v = vector_lanes(dtype)
     padding = data.draw(st.integers(0, 2))  # vectors
     c = memory.place(rows, (-(-units // v) + padding) * v)
-    sums = memory.place(rows, max(c.columns, -(-units // 4) * 4) * v)  # NaN
+    sums = memory.place(rows, c.columns * v)  # NaN
     expected = memory.copy()
-    multiply_rows(memory.array, c, a, b, sums, data.draw(st.integers(0, vectors)))
+    multiply_rows(memory.array, c, a, b, sums, data.draw(st.integers(1, vectors)))
     expected[sums] = memory[sums]
     result = np.zeros((rows, c.columns))
     result[:, :units] = expected[a] @ expected[b].T

@@ -27,6 +27,7 @@ from fastmlp.kernels.simd import (
     add_shifted_bits,
     add_wide,
     address_of,
+    any_less,
     atomic_add,
     atomic_load,
     atomic_store,
@@ -50,6 +51,7 @@ from fastmlp.kernels.simd import (
     load,
     matrix,
     nonzero_lanes,
+    panel_of,
     panels,
     pause,
     polynomial,
@@ -391,6 +393,24 @@ def test_lanes_that_are_not_zero_side_by_side(dtype: type) -> None:
         assert not out[0, used.sum() :].any()
 
 
+@kernel
+def is_less_somewhere(x):
+    return any_less(load(x, 0, 0), load(x, 1, 0))
+
+
+@DTYPES
+def test_any_less(dtype: type) -> None:
+    x = np.ones((2, vector_lanes(dtype)), dtype)
+    assert not is_less_somewhere(x)
+    x[1, 1] = np.nan
+    assert not is_less_somewhere(x)
+    x[1, 1] = 1.0
+    for place in (0, x.shape[1] - 1):
+        x[0] = 1.0
+        x[0, place] = -2.0
+        assert is_less_somewhere(x)
+
+
 # --- memory
 
 
@@ -447,6 +467,31 @@ def test_panels(dtype: type) -> None:
     row = np.repeat([0, 10, 20], v)
     np.testing.assert_array_equal(flat[3:].reshape(2, -1), [row, row + 1])
     assert not flat[:3].any()
+
+
+@kernel
+def mark_column(flat, offset, count, rows, column):
+    """Fill the vector of a column twice: of a matrix, and of packed panels of the same shape."""
+    v = lanes(flat)
+    one = panel_of(matrix(flat, 0, rows, count * v, count * v), column)
+    two = panel_of(panels(flat, offset, count, rows, rows * v, v), column)
+    for r in range(rows):
+        store(one, r, 0, fill(load(one, r, 0), 1 + r))
+        store(two, r, 0, fill(load(two, r, 0), 1 + r))
+    return one.shape, two.shape
+
+
+@DTYPES
+def test_panel_of(dtype: type) -> None:
+    v, count, rows = vector_lanes(dtype), 3, 2
+    size = count * rows * v
+    flat = np.zeros(2 * size, dtype)
+    assert mark_column(flat, size, count, rows, v) == ((rows, v), (rows, v))
+    expected = np.zeros((rows, count * v))
+    expected[:, v : 2 * v] = np.arange(1, rows + 1)[:, None]
+    np.testing.assert_array_equal(flat[:size].reshape(rows, -1), expected)
+    packed = flat[size:].reshape(count, rows, v).transpose(1, 0, 2).reshape(rows, -1)
+    np.testing.assert_array_equal(packed, expected)
 
 
 @DTYPES

@@ -26,12 +26,12 @@ from fastmlp.kernels.gemm import (
     pack,
     store_row_products,
     takes_products_of_rows,
+    units_summed,
 )
 from fastmlp.kernels.machine import (
     CACHE_LINE,
     FEW_ROWS,
     MICRO_BATCH,
-    SUMMED_UNITS,
     VECTOR_BYTES,
 )
 from fastmlp.kernels.optimizer import ADAM, adam, keep, make_rule
@@ -80,8 +80,9 @@ def dense_backward(
             for m in range(top, bottom, FEW_ROWS):
                 few = min(FEW_ROWS, bottom - m)
                 a = matrix(dz, m * ld, few, ld, ld)
-                for n in range(low, high, SUMMED_UNITS):
-                    end = min(n + SUMMED_UNITS, high)
+                together = units_summed(few, v)
+                for n in range(low, high, together):
+                    end = min(n + together, high)
                     sums = matrix(scratch, place, few, (end - n) * v, (end - n) * v)
                     own = panels(w, n * v, ld // v, min(end, inputs) - n, inputs * v, v)
                     add_row_products(sums, a, own, True)
