@@ -27,6 +27,7 @@ from ._jit import inlined
 from .machine import HAS_AVX512
 from .simd import (
     add_shifted_bits,
+    any_less,
     choose_less,
     fill,
     fma,
@@ -47,6 +48,9 @@ LN2_HIGH_DOUBLE, LN2_LOW_DOUBLE = 6.93147180369123816490e-01, 1.9082149292705877
 ROUND_SINGLE, ROUND_DOUBLE = 1.5 * 2.0**23, 1.5 * 2.0**52
 # beyond these, exp has long become 0 or infinity
 EXP_LIMIT_SINGLE, EXP_LIMIT_DOUBLE = 105.0, 750.0
+# below these, exp may be subnormal, 2**EXP_LIFT times as large it is normal
+EXP_NORMAL_SINGLE, EXP_NORMAL_DOUBLE = -87.0, -708.0
+EXP_LIFT = 64.0
 # beyond this, expm1(-x) is -1
 EXPM1_LIMIT = 60.0
 # adding and subtracting these rounds t to a multiple of 2**-8 or 2**-20, whose square is exact
@@ -187,14 +191,33 @@ def exp_terms_of_sum(x, y):
 
 
 @inlined
-def exp(x):
-    """e**x; 0 and infinity where it underflows and overflows, NaN for NaN."""
-    limit = fill(x, EXP_LIMIT_DOUBLE if is_double(x) else EXP_LIMIT_SINGLE)
-    x = choose_less(limit, x, limit, x)
-    x = choose_less(x, -limit, -limit, x)
+def _exp_terms(x):
+    """n, factor and q with e**x = 2**floor(n) factor (1 + q)."""
     n, high, bits = _reduce_to_steps(x)
     factor, q = _growth(fma(n, _ln2_rest(x), high), bits)
-    return scale(fma(factor, q, factor), n)
+    return n, factor, q
+
+
+@inlined
+def exp(x):
+    """e**x; 0 and infinity where it underflows and overflows, NaN for NaN.
+
+    What the second rounding of a subnormal result cuts off is added, 2**EXP_LIFT times as large
+    until then.
+    """
+    limit = fill(x, EXP_LIMIT_DOUBLE if is_double(x) else EXP_LIMIT_SINGLE)
+    normal = fill(x, EXP_NORMAL_DOUBLE if is_double(x) else EXP_NORMAL_SINGLE)
+    x = choose_less(limit, x, limit, x)
+    n, factor, q = _exp_terms(x)
+    result = scale(fma(factor, q, factor), n)
+    if any_less(x, normal):
+        n, factor, q = _exp_terms(choose_less(x, -limit, -limit, x))
+        small = scale(fma(factor, q, factor), n)
+        large = scale(factor, n + fill(x, EXP_LIFT))
+        rest = fma(large, q, fma(small, fill(x, -(2.0**EXP_LIFT)), large))
+        small = fma(rest, fill(x, 2.0**-EXP_LIFT), small)
+        result = choose_less(x, normal, small, result)
+    return result
 
 
 @inlined

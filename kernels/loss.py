@@ -104,11 +104,10 @@ def top_of(z, b, classes):
 @inlined
 def exponentials(e, i, z, b, classes, top):
     """e[i] <- e**(z[b] - top); return their sum over all but one of the largest."""
-    lowest = fill(load(z, b, 0), -math.inf)
-    zero, one = fill(lowest, 0.0), fill(lowest, 1.0)
+    zero, one = fill(load(z, b, 0), 0.0), fill(load(z, b, 0), 1.0)
     smaller, largest = zero, zero
     for j in range(0, classes, lanes(z)):
-        x = exp(first_lanes(classes - j, load(z, b, j) - fill(zero, top), lowest))
+        x = first_lanes(classes - j, exp(load(z, b, j) - fill(zero, top)), zero)
         store(e, i, j, x)
         is_largest = choose_less(x, one, zero, one)
         smaller = smaller + (x - is_largest)
