@@ -326,12 +326,6 @@ def tail_ratio(t):
 
 
 @inlined
-def normal_tail(t):
-    """Phi(-t) = erfc(t / sqrt(2)) / 2 for 0 <= t <= 15 (float64: 39)."""
-    return gaussian_times(tail_ratio(t), t)
-
-
-@inlined
 def expm1_parts(x):
     """e**x - 1 for x <= 0 and its rest, without cancellation near 0."""
     limit = fill(x, -EXPM1_LIMIT)

@@ -33,6 +33,7 @@ from .simd import (
     fma,
     lanes,
     load_from,
+    panel_of,
     store_to,
     strides_of,
 )
@@ -519,7 +520,7 @@ def product_panel(
     rows_of_b = slice(None) if chosen is None or turned else chosen
     rows_of_c = rows if chosen is None or not turned else chosen[rows]
     for x in range(j, j + vectors * v, v):
-        first, columns, to = (_vector_columns(m, x) for m in (start, b, c))
+        first, columns, to = (panel_of(m, x) for m in (start, b, c))
         total = first if len(first) == 1 else first[rows_of_c]
         columns = columns[rows_of_b]
         for k in range(factors.shape[1]):
@@ -582,13 +583,8 @@ def descend_panel(
     v = lanes(c)
     rows = slice(None) if chosen is None else chosen
     for x in range(j, j + vectors * v, v):
-        columns, to = _vector_columns(b, x), _vector_columns(c, x)
+        columns, to = panel_of(b, x), panel_of(c, x)
         total = np.zeros_like(to[rows])
         for k in range(a.shape[0]):
             total = total + a[k, :, None] * columns[k]
         to[rows] = fma(to.dtype.type(-rate), total, to[rows])
-
-
-def _vector_columns(m: Any, j: int) -> Any:
-    """The columns j to j + lanes of a matrix or of panels."""
-    return m[:, j : j + lanes(m)] if m.ndim == 2 else m[j // lanes(m)]

@@ -96,6 +96,11 @@ def gaussian(t):
     return elementwise.gaussian_times(fill(t, 1.0), t)
 
 
+@inlined
+def normal_tail(t):
+    return elementwise.gaussian_times(elementwise.tail_ratio(t), t)
+
+
 def loop_over(function: Callable[..., Any]) -> Callable[..., None]:
     @kernel
     def loop(x):
@@ -110,7 +115,7 @@ CORES = {
     "expm1": loop_over(elementwise.expm1),
     "log1p": loop_over(elementwise.log1p),
     "gaussian": loop_over(gaussian),
-    "normal_tail": loop_over(elementwise.normal_tail),
+    "normal_tail": loop_over(normal_tail),
 }
 
 
