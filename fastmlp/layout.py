@@ -395,7 +395,8 @@ def allocate(
     # of columns of activations that are copied
     lowest = 1 if input_gradient else 2
     whole = (strides[i - 1] // lanes * round_up(sizes[i], lanes) for i in range(lowest, last + 1))
-    sums = min(min(rows, machine.FEW_ROWS) * widest, machine.SUMMED_VECTORS)
+    few = min(rows, machine.FEW_ROWS)
+    sums = min(few * widest, max(machine.SUMMED_VECTORS, few * lanes))  # see `units_summed`
     transposed = max(min(machine.TRANSPOSED_VECTORS, max(whole, default=0)), sums)
     if rows * max(strides[:-1]) >= 2 * machine.NEAR_VECTORS * lanes:  # see `columns_together`
         transposed = max(transposed, machine.COPIED_VECTORS)

@@ -48,9 +48,9 @@ LN2_HIGH_DOUBLE, LN2_LOW_DOUBLE = 6.93147180369123816490e-01, 1.9082149292705877
 ROUND_SINGLE, ROUND_DOUBLE = 1.5 * 2.0**23, 1.5 * 2.0**52
 # beyond these, exp has long become 0 or infinity
 EXP_LIMIT_SINGLE, EXP_LIMIT_DOUBLE = 105.0, 750.0
-# below these, exp may be subnormal, 2**EXP_LIFT times as large it is normal
+# below these, exp may be subnormal, 2**EXP_LIFT_BITS times as large it is normal
 EXP_NORMAL_SINGLE, EXP_NORMAL_DOUBLE = -87.0, -708.0
-EXP_LIFT = 64.0
+EXP_LIFT_BITS = 64.0
 # beyond this, expm1(-x) is -1
 EXPM1_LIMIT = 60.0
 # adding and subtracting these rounds t to a multiple of 2**-8 or 2**-20, whose square is exact
@@ -174,10 +174,17 @@ _growth = _growth_of_table if HAS_AVX512 else _growth_of_series
 
 
 @inlined
-def exp_parts(x):
-    """n, p and rest with e**x = 2**floor(n) (p + rest); the rest is below an ULP of p."""
+def _exp_factors(x):
+    """n, factor and q with e**x = 2**floor(n) factor (1 + q)."""
     n, high, bits = _reduce_to_steps(x)
     factor, q = _growth(fma(n, _ln2_rest(x), high), bits)
+    return n, factor, q
+
+
+@inlined
+def exp_parts(x):
+    """n, p and rest with e**x = 2**floor(n) (p + rest); the rest is below an ULP of p."""
+    n, factor, q = _exp_factors(x)
     p, rest = rounded_sum(factor, factor * q)
     return n, p, rest
 
@@ -191,31 +198,23 @@ def exp_terms_of_sum(x, y):
 
 
 @inlined
-def _exp_terms(x):
-    """n, factor and q with e**x = 2**floor(n) factor (1 + q)."""
-    n, high, bits = _reduce_to_steps(x)
-    factor, q = _growth(fma(n, _ln2_rest(x), high), bits)
-    return n, factor, q
-
-
-@inlined
 def exp(x):
     """e**x; 0 and infinity where it underflows and overflows, NaN for NaN.
 
-    What the second rounding of a subnormal result cuts off is added, 2**EXP_LIFT times as large
-    until then.
+    A subnormal result is rounded twice: what that cut off is computed 2**EXP_LIFT_BITS times as
+    large, where it is normal, and added.
     """
     limit = fill(x, EXP_LIMIT_DOUBLE if is_double(x) else EXP_LIMIT_SINGLE)
     normal = fill(x, EXP_NORMAL_DOUBLE if is_double(x) else EXP_NORMAL_SINGLE)
     x = choose_less(limit, x, limit, x)
-    n, factor, q = _exp_terms(x)
+    n, factor, q = _exp_factors(x)
     result = scale(fma(factor, q, factor), n)
     if any_less(x, normal):
-        n, factor, q = _exp_terms(choose_less(x, -limit, -limit, x))
+        n, factor, q = _exp_factors(choose_less(x, -limit, -limit, x))
         small = scale(fma(factor, q, factor), n)
-        large = scale(factor, n + fill(x, EXP_LIFT))
-        rest = fma(large, q, fma(small, fill(x, -(2.0**EXP_LIFT)), large))
-        small = fma(rest, fill(x, 2.0**-EXP_LIFT), small)
+        large = scale(factor, n + fill(x, EXP_LIFT_BITS))
+        rest = fma(large, q, fma(small, fill(x, -(2.0**EXP_LIFT_BITS)), large))
+        small = fma(rest, fill(x, 2.0**-EXP_LIFT_BITS), small)
         result = choose_less(x, normal, small, result)
     return result
 

@@ -1,4 +1,4 @@
-"""The three matrix products of an MLP, from one register tile.
+"""The three matrix products of an MLP, nearly all from one register tile.
 
 Forward Z = A W + b is `multiply`, or `multiply_narrow` for parts of a narrow output; backward
 dA = dZ W^T is `multiply_by_transpose`, or for few rows or units made by `add_row_products`; the
@@ -15,7 +15,7 @@ With a list `chosen`, `a` has only some features: row k of the depth is row chos
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
 of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
 panels leave out more: in each tile, those k for which it is zero. Products with a^T ask memory for
-what an `Ahead` says.
+what an `Ahead` says. Both are passed over where the depth is one.
 """
 
 from . import machine
@@ -235,16 +235,6 @@ def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
 
 
 @kernel
-def descend_by_row(c, a, b, rate, chosen):
-    """The same for a depth of one, panel after panel."""
-    for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
-        panel, factor = panel_of(c, j), load(panel_of(b, j), 0, 0)
-        for i in range(a.shape[1]):
-            before, step = load(panel, chosen[i], 0), broadcast(a, 0, i) * factor
-            store(panel, chosen[i], 0, fma(fill(factor, -rate), step, before))
-
-
-@kernel
 def descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width):
     """The same for three or four vectors; each tile leaves out the rows in which it is zero."""
     if nonzero is None:
@@ -253,6 +243,16 @@ def descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width):
         descend_panel(c, 0, a, b, rate, chosen, ahead, nonzero, 4)
     else:
         descend_panel(c, 0, a, b, rate, chosen, ahead, nonzero, 3)
+
+
+@kernel
+def descend_by_row(c, a, b, rate, chosen):
+    """`descend` for a depth of one: panel after panel, as `multiply_transposed_row`."""
+    for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
+        panel, factor = panel_of(c, j), load(panel_of(b, j), 0, 0)
+        for i in range(a.shape[1]):
+            step = fma(broadcast(a, 0, i), factor, fill(factor, 0.0))
+            store(panel, chosen[i], 0, fma(fill(factor, -rate), step, load(panel, chosen[i], 0)))
 
 
 @kernel
@@ -323,16 +323,6 @@ def four_vectors(m, row, j):
     return load(m, row, j), load(m, row, j + v), load(m, row, j + 2 * v), load(m, row, j + 3 * v)
 
 
-@inlined
-def store_four_vectors(m, row, j, values):
-    """Replace them."""
-    v, (x, y, z, w) = lanes(m), values
-    store(m, row, j, x)
-    store(m, row, j + v, y)
-    store(m, row, j + 2 * v, z)
-    store(m, row, j + 3 * v, w)
-
-
 @glue
 def takes_products_of_rows(rows, units, outputs):
     """Whether dA [rows, units] = dZ W^T is made without W^T; outputs include the padding.
@@ -361,15 +351,16 @@ def add_row_products(sums, a, b, is_first):
     """Add to sums [M, N v] the products of rows of a [M, K] and rows of b [N, K], in panels.
 
     Products a b^T without a transposition: each is a vector of sums, in every lane over ascending
-    vectors of columns; `store_row_products` adds up the lanes. They begin with zero if `is_first`.
-    Panel after panel, since b is read but once or twice and its rows are far apart across panels.
+    vectors of columns; `store_row_products` adds up the lanes. They begin with zero if `is_first`;
+    there is at least one panel. Panels are read from end to end, four at a time, since each is read
+    once for every four rows of a, and lies far from the next.
     """
-    v, columns = lanes(a), b.shape[0] // 4 * 4
-    rows, zero = a.shape[0] // 4 * 4, fill(load(sums, 0, 0), 0.0)
-    for q in range(0, columns, 4):
+    v, zero = lanes(a), fill(load(sums, 0, 0), 0.0)
+    four_rows, four_panels = a.shape[0] // 4 * 4, b.shape[0] // 4 * 4
+    for q in range(0, four_panels, 4):
         b0, b1, b2, b3 = b[q], b[q + 1], b[q + 2], b[q + 3]
         begins = is_first and q == 0
-        for m in range(0, rows, 4):
+        for m in range(0, four_rows, 4):
             x, y = four_vectors(a, m, q * v), four_vectors(a, m + 1, q * v)
             z, t = four_vectors(a, m + 2, q * v), four_vectors(a, m + 3, q * v)
             for n in range(b.shape[1]):
@@ -382,19 +373,19 @@ def add_row_products(sums, a, b, is_first):
                 store(sums, m + 1, at, add_four_products(p1, y, w))
                 store(sums, m + 2, at, add_four_products(p2, z, w))
                 store(sums, m + 3, at, add_four_products(p3, t, w))
-        for m in range(rows, a.shape[0]):
+        for m in range(four_rows, a.shape[0]):
             x = four_vectors(a, m, q * v)
             for n in range(b.shape[1]):
                 w = load(b0, n, 0), load(b1, n, 0), load(b2, n, 0), load(b3, n, 0)
                 total = zero if begins else load(sums, m, n * v)
                 store(sums, m, n * v, add_four_products(total, x, w))
-    for q in range(columns, b.shape[0]):
-        begins, last = is_first and q == 0, b[q]
+    for q in range(four_panels, b.shape[0]):
+        begins, panel = is_first and q == 0, b[q]
         for m in range(a.shape[0]):
             factor = load(a, m, q * v)
             for n in range(b.shape[1]):
                 total = zero if begins else load(sums, m, n * v)
-                store(sums, m, n * v, fma(factor, load(last, n, 0), total))
+                store(sums, m, n * v, fma(factor, load(panel, n, 0), total))
 
 
 @kernel

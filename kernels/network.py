@@ -147,9 +147,9 @@ def gather(plan, work, theta, samples, order, first, p):
 
     Features that are zero in all of them are left out, see `plan.features_of`.
     """
-    chosen = order[first : first + p.rows]
+    numbers = order[first : first + p.rows]  # places in it are neighbours: no gather
     for b in range(p.rows):
-        work.rows[b] = chosen[b]
+        work.rows[b] = numbers[b]
     low, high = 0, plan.table[0, LD]
     if plan.table.shape[0] == 2 and plan.narrow:  # then this thread needs its own features alone
         low, high = units_of(plan, 0, work.thread)
@@ -371,16 +371,17 @@ def products_of_rows(plan, work, theta, p, layer, low, high):
         rows = slice(b, min(b + FEW_ROWS, p.rows))
         together = units_summed(rows.stop - b, v)
         for i in range(low, high, together):
-            end, is_first = min(i + together, high), True
+            end = min(i + together, high)
             width = (end - i) * v
             sums = matrix(work.private, plan.transposed, rows.stop - b, width, width)
+            is_first = True
             for owner in range(owners_of(plan, layer)):
                 top, bottom = 0, plan.table[layer, LD]
                 if owners_of(plan, layer) > 1:
                     top, bottom = units_of(plan, layer, owner)
                 if top < bottom:
                     dz = deltas_of(plan, work, layer, p, owner, top, bottom)[rows]
-                    w = weights_of(plan, theta, layer, i, min(end, size), top, bottom)
+                    w = weights_of(plan, theta, layer, i, max(min(end, size), i), top, bottom)
                     add_row_products(sums, dz, w, is_first)
                     is_first = False
             store_row_products(da[rows, i - low : end - low], sums, size - i)

@@ -1,4 +1,4 @@
-"""The register tile: the one microkernel from which all matrix products are made.
+"""The register tile: the one microkernel from which nearly all matrix products are made.
 
 A panel of a few vectors of columns is swept by tiles of rows, as high as the registers allow
 (`machine.ACCUMULATORS`). The tile's sums stay in registers while k runs; each step of k loads one
@@ -524,7 +524,7 @@ def product_panel(
         total = first if len(first) == 1 else first[rows_of_c]
         columns = columns[rows_of_b]
         for k in range(factors.shape[1]):
-            total = total + factors[:, k : k + 1] * columns[k]
+            total = fma(factors[:, k : k + 1], columns[k], total)
         to[rows_of_c] = total
 
 
@@ -586,5 +586,5 @@ def descend_panel(
         columns, to = panel_of(b, x), panel_of(c, x)
         total = np.zeros_like(to[rows])
         for k in range(a.shape[0]):
-            total = total + a[k, :, None] * columns[k]
+            total = fma(a[k, :, None], columns[k], total)
         to[rows] = fma(to.dtype.type(-rate), total, to[rows])

@@ -20,7 +20,7 @@ import numpy as np
 
 from ._jit import glue, inlined, kernel
 from .activation import activation_backward, activation_forward
-from .gemm import four_vectors, store_four_vectors
+from .gemm import four_vectors
 from .loss import SOFTMAX_CROSS_ENTROPY, turned_cross_entropy, turned_sum_over_outputs
 from .network import rule_of
 from .optimizer import add, apply, fill_rows, penalty
@@ -52,6 +52,7 @@ from .simd import (
     matrix,
     panels,
     rows_across,
+    store,
     store_lane_sums,
     transpose_rows,
 )
@@ -250,6 +251,16 @@ def turned_learn(plan, work, sink, p):
             add_rows(db, dz, low, high, size, count, scratch)
             bias = table[layer, BIAS] + low
             apply(rule_of(plan, sink, layer, BIAS), sink.parameters, bias, v, db)
+
+
+@inlined
+def store_four_vectors(m, row, j, values):
+    """Replace them."""
+    v, (x, y, z, w) = lanes(m), values
+    store(m, row, j, x)
+    store(m, row, j + v, y)
+    store(m, row, j + 2 * v, z)
+    store(m, row, j + 3 * v, w)
 
 
 @kernel

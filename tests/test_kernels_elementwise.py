@@ -184,8 +184,8 @@ def exact(name: str, x: np.ndarray, order: int = 0) -> np.ndarray:
 def ulps(computed: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Return the errors in units in the last place; infinity, zero and NaN must be in place.
 
-    The unit is the distance of the numbers on both sides of the exact value, so just below a power
-    of two that below it.
+    The unit is the distance of the numbers on both sides of the exact value; just below a power of
+    two it is the smaller one.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = exact.astype(computed.dtype)

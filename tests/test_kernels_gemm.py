@@ -19,7 +19,6 @@ from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
 from fastmlp.kernels.simd import lanes, matrix, panels
 from fastmlp.kernels.tile import WORDS_TOGETHER, NonZero
 
-FUSED = machine.HAS_FMA and not JIT_DISABLED
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -266,12 +265,13 @@ def test_a_narrow_product_has_the_bits_of_any_other(
     inputs=st.integers(1, 70) | st.integers(380, 420),
     depth=st.just(1) | st.integers(1, 40) | st.integers(380, 420),
     vectors=st.integers(1, 9),
+    start_rows=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_products_of_chosen_features(
-    dtype: type, rows: int, inputs: int, depth: int, vectors: int, seed: int
+    dtype: type, rows: int, inputs: int, depth: int, vectors: int, start_rows: bool, seed: int
 ) -> None:
-    """Rows of b, or of c, that are not in the list are neither read nor written."""
+    """Rows of b, or of c and start, that are not in the list are neither read nor written."""
     rng = np.random.default_rng(seed)
     columns = vectors * vector_lanes(dtype)
     chosen = np.flatnonzero(rng.random(inputs) < 0.6)
@@ -292,7 +292,11 @@ def test_products_of_chosen_features(
     assert_same(memory, expected)
 
     memory = Memory(dtype, rng)
-    start = memory.place(1, columns, whole_numbers(rng, 1, columns))
+    start = memory.place(inputs if start_rows else 1, columns)
+    values = memory[start]  # NaN
+    used = chosen if start_rows and inputs > 1 else [0]
+    values[used] = whole_numbers(rng, len(used), columns)
+    memory[start] = values
     a = memory.place(depth, len(chosen), whole_numbers(rng, depth, len(chosen)))
     b = memory.place(depth, columns, whole_numbers(rng, depth, columns), packed=True)
     c = memory.place(inputs, columns, packed=True)
@@ -364,6 +368,12 @@ def test_products_without_zeros_have_the_same_bits(
         assert not np.isnan(memory[dw]).any()
 
 
+def with_zeros(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Return random numbers, a third of them zeros of either sign."""
+    numbers = rng.normal(size=(rows, columns))
+    return np.where(rng.random((rows, columns)) < 0.3, np.copysign(0.0, numbers), numbers)
+
+
 @DTYPES
 @settings(max_examples=40, deadline=None)
 @given(
@@ -382,9 +392,9 @@ def test_descent_has_the_bits_of_product_and_step(
     start = memory.place(1, columns, np.zeros((1, columns)))
     a = memory.place(depth, len(chosen) or 1, rng.normal(size=(depth, len(chosen) or 1)))
     a = a.part(columns=slice(0, len(chosen))) if len(chosen) else a._replace(columns=0)
-    b = memory.place(depth, columns, rng.normal(size=(depth, columns)), packed=True)
+    b = memory.place(depth, columns, with_zeros(rng, depth, columns), packed=True)
     g = memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True)
-    c = memory.place(inputs, columns, rng.normal(size=(inputs, columns)), packed=True)
+    c = memory.place(inputs, columns, with_zeros(rng, inputs, columns), packed=True)
     before = memory[c]
     multiply_transposed_chosen(memory.array, g, a, b, start, chosen, EVERY)
     gradient, expected = memory[g], memory.copy()
@@ -396,6 +406,7 @@ def test_descent_has_the_bits_of_product_and_step(
     rule = optimizer.Rule(optimizer.SGD, rate, 0.0, 0.0, 1.0, *[0.0] * 7)
     optimizer.sgd(theta, gradient, rule)
     np.testing.assert_array_equal(result, theta)
+    np.testing.assert_array_equal(np.signbit(result), np.signbit(theta))
     exact = before.astype(np.float64)
     if len(chosen):
         reference.descend(exact, memory[a], memory[b], rate, chosen)
@@ -433,6 +444,16 @@ def test_products_of_rows(
     result[:, :units] = expected[a] @ expected[b].T
     expected[c] = result
     assert_same(memory, expected)
+
+
+@DTYPES
+def test_sums_of_few_rows_fit(dtype: type) -> None:
+    """In `SUMMED_VECTORS` vectors, of at least one vector of units."""
+    for rows in range(1, machine.FEW_ROWS + 1):
+        units = gemm.units_summed(rows, vector_lanes(dtype))
+        assert units > 0
+        assert units % vector_lanes(dtype) == 0
+        assert rows * units <= machine.SUMMED_VECTORS
 
 
 @pytest.mark.jit
@@ -497,12 +518,13 @@ def test_each_element_is_one_chain(product: Callable[..., None], dtype: type) ->
     c = memory.place(rows, columns)
     product(memory.array, c, *places)
     result = memory[c]
+    is_fused = dtype is np.float32 if JIT_DISABLED else machine.HAS_FMA
     for i in range(rows):
         for j in range(columns):
             total = Fraction(float(start[0, j]))
             for k in range(depth):
                 term = Fraction(float(a[i, k])) * Fraction(float(b[k, j]))
-                total = rounded((term if FUSED else rounded(term, dtype)) + total, dtype)
+                total = rounded((term if is_fused else rounded(term, dtype)) + total, dtype)
             assert float(result[i, j]) == float(total), (i, j)
 
 

@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "without fma": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"},
     "bounds checked": {"NUMBA_BOUNDSCHECK": "1"},
     "without compiler": {"NUMBA_DISABLE_JIT": "1"},
+    "16 bytes without compiler": {"FASTMLP_VECTOR_BYTES": "16", "NUMBA_DISABLE_JIT": "1"},
 }
 only_x86 = pytest.mark.skipif(not machine.IS_X86, reason="names the features of an x86 CPU")
 # Kernel tests that say something about widths; the training itself is in `workload`.
@@ -33,7 +34,11 @@ KERNEL_TESTS = [f"test_kernels_{name}.py" for name in ("features", "gemm", "simd
 
 
 def workload() -> dict[str, Any]:
-    """Train, predict and check gradients, with a narrow output layer and with a wide one."""
+    """Train, predict and check gradients, with a narrow output layer and with a wide one.
+
+    A gradient of three rows is of products with rows of W; of 41 units, the last block of units is
+    padding alone where vectors are narrow.
+    """
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 10))
     labels, targets = rng.integers(0, 3, 60), rng.normal(size=(60, 70))
@@ -52,6 +57,8 @@ def workload() -> dict[str, Any]:
         result["same"] &= all(np.array_equal(theta, thetas[0]) for theta in thetas)
         result["loss"] += history.loss + history.val_loss
         result["outputs"] += net.decision_function(X[:5]).ravel().tolist()
+    net = fm.MLP([10, 41, 70], activation="tanh", loss="squared_error", seed=4, dtype="float64")
+    result["gradient"] = net.loss_and_gradient(X[:3], targets[:3])[1].flat.tolist()
     net = fm.MLP([3, 5, 4, 3], activation=["relu", "softplus"], seed=3, dtype="float64")
     report = fm.gradient_check(net, X[:6, :3], labels[:6])
     return {**result, "gradient_error": report.relative_error}
@@ -118,7 +125,7 @@ def test_variants_agree(
         assert not result["info"]["fused_multiply_add"]
     assert result["same"], "the number of threads changes the parameters"
     assert result["gradient_error"] < 1e-7
-    for part in ("loss", "outputs"):
+    for part in ("loss", "outputs", "gradient"):
         np.testing.assert_allclose(result[part], native[part], rtol=1e-11, atol=1e-12)
 
 

@@ -84,7 +84,7 @@ def dense_backward(
                 for n in range(low, high, together):
                     end = min(n + together, high)
                     sums = matrix(scratch, place, few, (end - n) * v, (end - n) * v)
-                    own = panels(w, n * v, ld // v, min(end, inputs) - n, inputs * v, v)
+                    own = panels(w, n * v, ld // v, max(min(end, inputs) - n, 0), inputs * v, v)
                     add_row_products(sums, a, own, True)
                     c = matrix(da, low * batch + m * width + n - low, few, end - n, width)
                     store_row_products(c, sums, inputs - n)

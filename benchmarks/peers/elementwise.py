@@ -137,10 +137,15 @@ def exact(name: str, x: Array) -> Array:
 
 
 def largest(computed: Array, expected: Array) -> float:
-    """Return the largest error in ULP of the rounded expectation; infinite if not finite there."""
+    """Return the largest error in ULP; infinite where a result should be finite and is not.
+
+    The ULP is the distance of the numbers on both sides of what is expected.
+    """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         rounded = expected.astype(computed.dtype)
-        errors = abs(computed - expected) / np.spacing(abs(rounded)).astype(np.float64)
+        size = abs(rounded)
+        below = np.where(size > abs(expected), np.nextafter(size, size.dtype.type(0)), size)
+        errors = abs(computed - expected) / np.spacing(below).astype(np.float64)
     errors[computed == rounded] = np.where(
         np.isfinite(rounded[computed == rounded]), errors[computed == rounded], 0.0
     )

@@ -1,4 +1,4 @@
-"""Put the figures of all parts together: docs/peers.md and its pictures."""
+"""Put the figures of all parts together: docs/peers.md, or one of another machine, and pictures."""
 
 import argparse
 import importlib
@@ -27,13 +27,13 @@ Each library at its best, in turn within each round; medians, and of ratios the 
 highest round. What the columns mean and how each library is used is in
 [benchmarks/README.md](../benchmarks/README.md#other-libraries-peers).
 
-![Training time of each library as a multiple of fastmlp's](peers.svg)"""
+![Training time of each library as a multiple of fastmlp's]({name}.svg)"""
 
 
-def write(figures: Figures, folder: Path) -> None:
-    """Write peers.md and the pictures of the parts that there are into a folder."""
+def write(figures: Figures, folder: Path, name: str = "peers") -> None:
+    """Write NAME.md and the pictures of the parts that there are into a folder."""
     measured = {part: figures[part] for part in PARTS if part in figures}
-    blocks = [HEAD]
+    blocks = [HEAD.format(name=name)]
     before = ""
     for part, content in measured.items():
         module = importlib.import_module(PARTS[part])
@@ -42,9 +42,9 @@ def write(figures: Figures, folder: Path) -> None:
             blocks.append(about)
         blocks.append(module.section(content["figures"]))
         before = about
-    (folder / "peers.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     if "training" in measured:
-        picture.draw_training(measured["training"]["figures"], folder / "peers.svg")
+        picture.draw_training(measured["training"]["figures"], folder / f"{name}.svg")
     if "scale" in measured:
         picture.draw_growth(measured["scale"]["figures"], folder / "scale.svg")
 
@@ -53,8 +53,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("figures", type=Path, help="the JSON file that compare.py wrote")
     parser.add_argument("folder", type=Path, help="where to")
+    parser.add_argument("name", nargs="?", default="peers", help="of the report (default: peers)")
     arguments = parser.parse_args()
-    write(json.loads(arguments.figures.read_text(encoding="utf-8")), arguments.folder)
+    figures = json.loads(arguments.figures.read_text(encoding="utf-8"))
+    write(figures, arguments.folder, arguments.name)
 
 
 if __name__ == "__main__":
