@@ -15,7 +15,7 @@ With a list `chosen`, `a` has only some features: row k of the depth is row chos
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
 of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
 panels leave out more: in each tile, those k for which it is zero. Products with a^T ask memory for
-what an `Ahead` says. Both are passed over where the depth is one.
+what an `Ahead` says.
 """
 
 from . import machine
@@ -23,6 +23,7 @@ from ._jit import glue, inlined, kernel
 from .simd import (
     add_outer_product,
     address_of,
+    ask_for,
     broadcast,
     fill,
     first_lanes,
@@ -42,7 +43,7 @@ PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 WIDE_VECTORS, WIDE_ROWS = 8, 3
 DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
 FEW_ROWS, FEW_UNITS, OUTPUTS_EACH = machine.FEW_ROWS, machine.FEW_UNITS, machine.OUTPUTS_EACH
-SUMMED_VECTORS = machine.SUMMED_VECTORS
+SUMMED_VECTORS, CACHE_LINE = machine.SUMMED_VECTORS, machine.CACHE_LINE
 NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
 COPIED_VECTORS, COPIED_FOR = machine.COPIED_VECTORS, machine.COPIED_FOR
 MICRO_BATCH, PACKED_FROM = machine.MICRO_BATCH, machine.PACKED_FROM
@@ -76,11 +77,21 @@ def knows_zeros(nonzero):
 
 
 @kernel
-def multiply_transposed_row(c, a, b, start, chosen):
+def ask_ahead(ahead, rows):
+    """Ask for what an `Ahead` says in step 0 of the tiles of so many rows, each line once."""
+    if ahead is not None:
+        first = ahead.address + ahead.rows[0] * ahead.stride
+        for place in range(first, first + ((rows * ahead.step) >> 8), CACHE_LINE):
+            ask_for(place)
+
+
+@kernel
+def multiply_transposed_row(c, a, b, start, chosen, ahead):
     """`multiply_transposed` for a depth of one: there is more to write than to compute.
 
     So panel after panel is written, each from end to end.
     """
+    ask_ahead(ahead, a.shape[1])
     last = start.shape[-2] - 1
     for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
         panel, before, factor = panel_of(c, j), panel_of(start, j), load(panel_of(b, j), 0, 0)
@@ -105,7 +116,7 @@ def _product(turned):
         v, vectors = lanes(c), vectors_of(c)
         rows, depth = (a.shape[1], a.shape[0]) if turned else a.shape
         if turned and depth == 1:
-            multiply_transposed_row(c, a, b, start, chosen)
+            multiply_transposed_row(c, a, b, start, chosen, ahead)
             return
         # where b stays in L1 as a whole, blocks of rows would gain nothing
         block = max(rows, 1) if turned or vectors * depth <= DEPTH_BLOCK else ROW_BLOCK
@@ -221,7 +232,7 @@ def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
     """
     width = vectors_of(c)
     if a.shape[0] == 1:
-        descend_by_row(c, a, b, rate, chosen)
+        descend_by_row(c, a, b, rate, chosen, ahead)
     elif width >= 3 and knows_zeros(nonzero):
         descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width)
     elif width == 4:
@@ -246,8 +257,9 @@ def descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width):
 
 
 @kernel
-def descend_by_row(c, a, b, rate, chosen):
+def descend_by_row(c, a, b, rate, chosen, ahead):
     """`descend` for a depth of one: panel after panel, as `multiply_transposed_row`."""
+    ask_ahead(ahead, a.shape[1])
     for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
         panel, factor = panel_of(c, j), load(panel_of(b, j), 0, 0)
         for i in range(a.shape[1]):

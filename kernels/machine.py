@@ -57,8 +57,8 @@ DESCENT_BLOCK = 1024
 # rows, or units below, up to which W is not transposed for dA = dZ W^T, but with at least so many
 # outputs for each; and vectors of sums that stay in L1 while all columns of W are added to them
 FEW_ROWS, FEW_UNITS, OUTPUTS_EACH, SUMMED_VECTORS = 8, 16, 8, 128
-# rows of a pass, more than one, up to which those of the next are asked for while gradients are
-# made; of more, lines on their way from memory hold products up for longer than waiting for them takes
+# rows of a pass up to which those of the next are asked for while gradients are made; of more, the
+# lines on their way from memory hold up the products for longer than waiting for them takes
 ASKED_ROWS = 64
 # from how many features on a pass looks for those that are zero in all its rows
 SKIPPED_FEATURES = 64

@@ -1172,6 +1172,20 @@ def ask_to_write(m: Any, row: int, column: int) -> None:
     """Have the line of m[row, column], which may lie beyond the matrix, come to be written."""
 
 
+def _ask_for(typing: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        place = builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+        emit_prefetch(builder, place, TO_L2)
+        return context.get_dummy_value()
+
+    return signature(types.void, types.int64), codegen
+
+
+@compiles_to(_ask_for)
+def ask_for(address: int) -> None:
+    """Ask for the cache line with an address."""
+
+
 def _address_of(typing: Any, m: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         pointer, _ = element_pointer(context, builder, sig.args[0], *values)
