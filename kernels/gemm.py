@@ -391,13 +391,25 @@ def add_row_products(sums, a, b, is_first):
                 w = load(b0, n, 0), load(b1, n, 0), load(b2, n, 0), load(b3, n, 0)
                 total = zero if begins else load(sums, m, n * v)
                 store(sums, m, n * v, add_four_products(total, x, w))
-    for q in range(four_panels, b.shape[0]):
-        begins, panel = is_first and q == 0, b[q]
-        for m in range(a.shape[0]):
-            factor = load(a, m, q * v)
-            for n in range(b.shape[1]):
-                total = zero if begins else load(sums, m, n * v)
-                store(sums, m, n * v, fma(factor, load(panel, n, 0), total))
+    if four_panels < b.shape[0]:
+        add_last_products(sums, a, b, four_panels, is_first and four_panels == 0)
+
+
+@kernel
+def add_last_products(sums, a, b, q, begins):
+    """The same of the last panels, one to three, from number q on: together, as sums are stored."""
+    v, last, zero = lanes(a), b.shape[0] - 1, fill(load(sums, 0, 0), 0.0)
+    q1, q2 = min(q + 1, last), min(q + 2, last)
+    b0, b1, b2 = b[q], b[q1], b[q2]
+    for m in range(a.shape[0]):
+        x, y, z = load(a, m, q * v), load(a, m, q1 * v), load(a, m, q2 * v)
+        for n in range(b.shape[1]):
+            total = fma(x, load(b0, n, 0), zero if begins else load(sums, m, n * v))
+            if q < q1:
+                total = fma(y, load(b1, n, 0), total)
+            if q1 < q2:
+                total = fma(z, load(b2, n, 0), total)
+            store(sums, m, n * v, total)
 
 
 @kernel
