@@ -141,15 +141,21 @@ def rule_of(plan, sink, layer, column):
     return with_rate(sink.rule, rate_of(plan, layer, column))
 
 
+@glue
+def take_rows(work, order, first, p):
+    """Copy the numbers of a pass's rows, order[first:first + B]; a slice is read in order."""
+    numbers = order[first : first + p.rows]
+    for b in range(p.rows):
+        work.rows[b] = numbers[b]
+
+
 @kernel
 def gather(plan, work, theta, samples, order, first, p):
     """Copy the samples order[first:first + B] to the inputs of the network, scaled and dropped out.
 
     Features that are zero in all of them are left out, see `plan.features_of`.
     """
-    numbers = order[first : first + p.rows]  # places in it are neighbours: no gather
-    for b in range(p.rows):
-        work.rows[b] = numbers[b]
+    take_rows(work, order, first, p)
     low, high = 0, plan.table[0, LD]
     if plan.table.shape[0] == 2 and plan.narrow:  # then this thread needs its own features alone
         low, high = units_of(plan, 0, work.thread)

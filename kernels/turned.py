@@ -22,7 +22,7 @@ from ._jit import glue, inlined, kernel
 from .activation import activation_backward, activation_forward
 from .gemm import four_vectors
 from .loss import SOFTMAX_CROSS_ENTROPY, turned_cross_entropy, turned_sum_over_outputs
-from .network import rule_of
+from .network import rule_of, take_rows
 from .optimizer import add, apply, fill_rows, penalty
 from .plan import (
     ACTIVATION,
@@ -153,9 +153,7 @@ def turned_deltas(plan, work, theta, samples, order, begin, objective, p, scale)
     """Forward, loss and the deltas of all layers for the samples order[begin:begin + B]."""
     v = lanes(theta)
     vectors = vectors_of(p, v)
-    chosen = order[begin : begin + p.rows]
-    for b in range(p.rows):
-        work.rows[b] = chosen[b]
+    take_rows(work, order, begin, p)
     for b in range(p.rows, vectors * v):
         work.rows[b] = work.rows[p.rows - 1]
     for first in range(0, vectors, TILE):
@@ -255,7 +253,7 @@ def turned_learn(plan, work, sink, p):
 
 @inlined
 def store_four_vectors(m, row, j, values):
-    """Replace them."""
+    """Replace four neighbouring vectors of a row."""
     v, (x, y, z, w) = lanes(m), values
     store(m, row, j, x)
     store(m, row, j + v, y)
