@@ -326,19 +326,24 @@ def allocate(
     numbers[:last, kernel_plan.DROPOUT] = architecture.dropout if training else 0.0
     numbers[1:, kernel_plan.L2] = architecture.l2
     numbers[1:, kernel_plan.L1] = architecture.l1
-    shared, private = _Space(line), _Space(line)
+    own, shared, private = _Space(line), _Space(line), _Space(line)
     if numbers[0, kernel_plan.DROPOUT] > 0:
         table[0, kernel_plan.MASK] = private.take(rows * strides[0])
 
     every = checkpoint_every if backward and not turned else 1
     slots: dict[tuple[int, int], int] = {}
 
+    def widest_block(layer: int) -> int:
+        """The most units of a layer that a thread owns."""
+        grain = int(table[layer, kernel_plan.GRAIN])
+        return -(-strides[layer] // (grain * threads)) * grain
+
     def region(layer: int, column: int, slot: int | None, buffers: int = 1) -> None:
-        """Find a place for B rows of a layer; layers with the same slot share one."""
-        width = strides[layer] if slot is None else max(strides[1:last])
+        """Find a place for a thread's units of a layer; layers with the same slot share one."""
+        width = widest_block(layer) if slot is None else max(map(widest_block, range(1, last)))
         place = slots.get((column, slot)) if slot is not None else None
         if place is None:
-            place = shared.take(buffers * rows * width)
+            place = own.take(buffers * rows * width)
         if slot is not None:
             slots[column, slot] = place
         table[layer, column] = place
@@ -364,32 +369,45 @@ def allocate(
             row[kernel_plan.SLOPES] = (
                 kernel_plan.SLOPE_OF_UNIT if activation.per_unit else kernel_plan.SLOPE_OF_LAYER
             )
-            row[kernel_plan.SLOPE_SUMS] = shared.take(strides[layer])
         if norm is not None:
             row[kernel_plan.NORM] = norm.code
             numbers[layer, kernel_plan.EPSILON] = norm.epsilon
             region(layer, kernel_plan.NORMED, slot)
         if isinstance(norm, BatchNorm):
             numbers[layer, kernel_plan.MOMENTUM] = norm.momentum
-            row[kernel_plan.SPREAD] = shared.take(strides[layer])
-        elif norm is not None:
-            blocks = -(-strides[layer] // int(row[kernel_plan.GRAIN]))
-            row[kernel_plan.SPREAD] = shared.take(threads * rows)
-            row[kernel_plan.MOMENTS] = shared.take(2 * rows * 2 * blocks)
         if backward:
             # a third layer's deltas are written only when those of the first are read no more
             region(layer, kernel_plan.DELTA, None if every == 1 else layer % 3)
     if input_gradient:
-        table[0, kernel_plan.DELTA] = shared.take(rows * strides[0])
-    if turned or not narrow:
-        region(last, kernel_plan.OUTPUT, None, 2 if last == 1 else 1)
-    if turned:
-        region(0, kernel_plan.OUTPUT, None)
-        region(last, kernel_plan.SAVED, None)  # what the outputs are compared with
-    partial, blocks = 0, 0
+        region(0, kernel_plan.DELTA, None)
+    page, prefetched = (n // dtype.itemsize for n in (machine.PAGE, machine.PREFETCHED))
+    partial, partial_apart, blocks = 0, 0, 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
-        partial = shared.take(2 * blocks * rows * strides[-1])
+        partial_apart = rows * strides[-1] + (page if threads > 1 else 0)
+        partial = own.take(2 * -(-blocks // threads) * partial_apart)
+    apart = own.length
+    if threads > 1:
+        apart = round_up(apart, page) + prefetched
+    shared.take(threads * apart)
+    for layer, norm in enumerate(architecture.norms, 1):
+        row = table[layer]
+        if row[kernel_plan.SLOPES] != kernel_plan.NONE:
+            row[kernel_plan.SLOPE_SUMS] = shared.take(strides[layer])
+        if isinstance(norm, BatchNorm):
+            row[kernel_plan.SPREAD] = shared.take(strides[layer])
+        elif norm is not None:
+            count = -(-strides[layer] // int(row[kernel_plan.GRAIN]))
+            row[kernel_plan.SPREAD] = shared.take(threads * rows)
+            row[kernel_plan.MOMENTS] = shared.take(2 * rows * 2 * count)
+    if turned or not narrow:
+        buffers = 2 if last == 1 else 1
+        table[last, kernel_plan.OUTPUT] = shared.take(buffers * rows * strides[last])
+        table[last, kernel_plan.PARITY] = (buffers - 1) * rows * strides[last]
+    if turned:
+        table[0, kernel_plan.OUTPUT] = shared.take(rows * strides[0])
+        # what the outputs are compared with
+        table[last, kernel_plan.SAVED] = shared.take(rows * strides[last])
     widest = max(strides)
     # vectors of the largest W^T that is made, or of its blocks; or of sums in place of it, or
     # of columns of activations that are copied
@@ -417,7 +435,9 @@ def allocate(
             rows,
             every,
             seed,
+            apart,
             partial,
+            partial_apart,
             inputs=private.take(rows * strides[0]),
             logits=private.take(blocks * rows * strides[-1] if narrow else 0),
             strip=private.take(max(PANEL_VECTORS * lanes * machine.STRIP_ROWS, panel, 2 * widest)),

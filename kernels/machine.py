@@ -15,7 +15,10 @@ from numba import config
 
 VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
 CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
-PAGE = 4096  # bytes; where the hardware's prefetchers end, which would reach into another's memory
+PAGE = 4096  # bytes
+# bytes behind what a thread reads that the hardware may fetch as well, which another thread that
+# writes there must fetch back first; some prefetchers go on beyond the end of a page
+PREFETCHED = 4 * PAGE
 
 # Vector width in bytes -> sums that a register tile keeps: with up to four vectors of b and one
 # broadcast they must fit the register file (32 registers at 64 bytes, 16 below). A tile of a narrow

@@ -51,9 +51,10 @@ class Plan(NamedTuple):
     of a step are cut, which the threads share out (1: they share each pass); whether the output
     layer is split by rows; whether the passes of a step of several are those of turned.py; whether
     this is training (dropout, statistics of the batch); the most rows of a pass; every how many
-    layers the activations are kept (1: all are); the seed of dropout; the partial logits (shared);
-    and each thread's own inputs, logits, gradient strip, packed deltas, block of transposed weights
-    or copied activations, row of zeros and row of targets.
+    layers the activations are kept (1: all are); the seed of dropout; how far the threads' parts of
+    the shared workspace lie apart, which come first in it; the partial logits in each, and how far
+    these lie apart; and each thread's own inputs, logits, gradient strip, packed deltas, block of
+    transposed weights or copied activations, row of zeros and row of targets.
     `packed` says whether weights lie in panels of one vector's columns, each contiguous, so that no
     two threads' weights share a page's prefetch streams, or row-major.
     """
@@ -70,7 +71,9 @@ class Plan(NamedTuple):
     rows: int
     checkpoint_every: int
     seed: int
+    apart: int
     partial: int
+    partial_apart: int
     inputs: int
     logits: int
     strip: int
@@ -178,9 +181,9 @@ def block_of(plan, layer, owner):
 
 @glue
 def part_of(plan, work, layer, offset, count, owner, low, high):
-    """Units low to high [B, high - low] of an owner's block of a shared region at `offset`."""
+    """Units low to high [B, high - low] of an owner's block at `offset` in its part of `shared`."""
     begin, end = units_of(plan, layer, owner)
-    start = offset + begin * plan.rows + low - begin
+    start = owner * plan.apart + offset + low - begin
     return matrix(work.shared, start, count, high - low, end - begin)
 
 
@@ -238,9 +241,12 @@ def blocks_of(plan, layer):
 def partial_logits_of(plan, work, p, block):
     """The part [B, ld] of the logits that comes from one block; two buffers, as for layer 1."""
     last = last_of(plan)
-    ld = plan.table[last, LD]
-    number = (p.number & 1) * blocks_of(plan, last - 1) + block
-    return matrix(work.shared, plan.partial + number * plan.rows * ld, p.rows, ld, ld)
+    ld, count = plan.table[last, LD], blocks_of(plan, last - 1)
+    owner = ((block + 1) * plan.threads - 1) // count
+    most = (count + plan.threads - 1) // plan.threads
+    number = (p.number & 1) * most + block - owner * count // plan.threads
+    start = owner * plan.apart + plan.partial + number * plan.partial_apart
+    return matrix(work.shared, start, p.rows, ld, ld)
 
 
 @glue

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastmlp as fm
+from fastmlp._execution import Batch, Execution, Procedure
 from fastmlp.kernels import machine
 from fastmlp.kernels import team as kernel_team
 from fastmlp.progress import Progress
@@ -148,6 +149,22 @@ def test_more_threads_than_there_is_work_for() -> None:
     fm.fit(net, X, y, epochs=2, threads=1)
     fm.fit(crowded, X, y, epochs=2, threads=20)
     assert crowded.theta.tobytes() == net.theta.tobytes()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("layer_sizes", [[30, 90, 10], [30, 70, 50, 80]])
+def test_threads_write_far_from_each_other(layer_sizes: list[int], threads: int) -> None:
+    """What prefetchers fetch behind a thread's own part is not another's."""
+    net, X, y = problem(layer_sizes, 40)
+    samples = Batch.of(X, layer_sizes[-1], labels=y)
+    execution = Execution(net, procedure=Procedure(40), samples=samples, threads=threads)
+    execution.differentiate()
+    apart, shared = execution.team.plan.apart, execution.workspaces[0][0].shared
+    assert shared.ctypes.data % machine.PAGE == apart * shared.itemsize % machine.PAGE == 0
+    for part in shared[: threads * apart].reshape(threads, apart):
+        written = np.flatnonzero(part)
+        assert written[0] == 0
+        assert (apart - written[-1]) * shared.itemsize > machine.PREFETCHED
 
 
 @pytest.mark.parametrize("layer_sizes", [[30, 4], [12, 50, 3], [12, 20, 30, 80]])
