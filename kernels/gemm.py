@@ -14,8 +14,8 @@ split of columns or rows between threads, or of the depth between calls, gives t
 With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
 of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
-panels leave out more: in each tile, those k for which it is zero. Products with a^T ask memory for
-what an `Ahead` says.
+panels leave out more: in each half of a tile, those k for which it is zero. Products with a^T ask
+memory for what an `Ahead` says.
 """
 
 from . import machine

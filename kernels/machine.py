@@ -53,7 +53,7 @@ PASS_PARAMETERS = 16384
 STRIP_ROWS = 64
 # ... and those of them that are computed, the others being zero: whole tiles of any height
 STRIP_FEATURES = 48
-# rows of a tile that leaves out zeros: of more rows, fewer columns are zero in all
+# rows of a tile that leaves out zeros, each half its own: of more rows, fewer columns are all zero
 SKIPPING_ROWS = 4
 # vectors of a panel times depth up to which gradient descent takes the product at once
 DESCENT_BLOCK = 1024

@@ -7,7 +7,8 @@ they are there, is the caller's: they are stored, or move the parameters.
 
 A list may say that row k of the product's depth is not row k of b, but row chosen[k]; if `a` is
 turned, that the product's row i is row chosen[i] of c. It leaves out what is known to be zero in
-all of `a`; a `NonZero` lets each tile leave out the steps of k in which its part of `a` is zero.
+all of `a`; a `NonZero` lets each half of a tile leave out the steps of k in which its part of `a`
+is zero.
 """
 
 from collections.abc import Callable
@@ -139,17 +140,20 @@ def _literal(kind: Any) -> Any:
 class _NextBlock:
     """Asks for the next block of b, each tile for one of the vectors.
 
-    Behind the end that is in vain, but neither faults nor waits.
+    Of the last block for itself, in vain: what lies behind the end may be another thread's.
     """
 
-    def __init__(self, builder: Any, b: _Operand, chosen: _List, width: int, block: Any) -> None:
+    def __init__(
+        self, builder: Any, b: _Operand, chosen: _List, width: int, distance: Any, height: int
+    ) -> None:
         self._builder, self._b, self._chosen, self._width = builder, b, chosen, width
-        self._next = b.row(block)
+        self._height = height
+        self._next = b.row(distance)
 
     def of_tile(self, row: Any) -> Callable[[Any], Any]:
         """Of the tile that begins with a row: what gives the place to ask for in step k."""
         builder, b, width = self._builder, self._b, self._width
-        vector = builder.srem(builder.sdiv(row, INT64(_height(width, False))), INT64(width))
+        vector = builder.srem(builder.sdiv(row, INT64(self._height)), INT64(width))
         first = builder.gep(self._next, [builder.mul(vector, b.across)])
         return lambda k: builder.gep(first, [builder.mul(self._chosen[k], b.stride)])
 
@@ -185,10 +189,18 @@ class _Lines:
             emit_prefetch(builder, ask(k), TO_L2)
 
 
-def _height(width: int, turned: bool) -> int:
+def _height(width: int, turned: bool, skips: bool) -> int:
     """Rows of a tile."""
+    if skips:
+        return machine.SKIPPING_ROWS
     most = machine.TURNED_ROWS if turned else machine.TILE_ROWS
     return min(machine.ACCUMULATORS // width, most)
+
+
+def _parts(height: int) -> list[slice]:
+    """The rows of a tile that leave out steps together: a half of them each."""
+    half = (height + 1) // 2
+    return [slice(first, first + half) for first in range(0, height, half)]
 
 
 class _Panel:
@@ -209,7 +221,7 @@ class _Panel:
         self._a, self._b, self._chosen, self._asking = a, b, chosen, asking
         self._bits = bits
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
-        self.height = machine.SKIPPING_ROWS if bits else _height(width, turned)
+        self.height = _height(width, turned, bits is not None)
 
     def for_tiles(
         self, first: Any, end: Any, first_k: Any, end_k: Any, emit: Callable[[Any, int], None]
@@ -271,51 +283,67 @@ class _Panel:
         """The same over those k alone that have a bit; they come in words of 64.
 
         The next word, of this tile or the next, is put together before the products of this one,
-        so that nothing waits for it.
+        so that nothing waits for it. While both parts of a tile have steps left they go together,
+        each with its own k: so there are sums enough that none waits for the one before it.
         """
-        builder, height, ask = self._builder, len(initial), None
+        builder, height = self._builder, len(initial)
         if isinstance(self._asking, _Lines):
             self._asking.for_steps(row, height, first_k, end_k)
-        elif self._asking:
-            ask = self._asking.of_tile(row)
+        ask = self._asking.of_tile(row) if isinstance(self._asking, _NextBlock) else None
         before = builder.block
-        word, body, after, done = map(
-            builder.append_basic_block, ("word", "depth", "after", "done")
-        )
+        word, done = map(builder.append_basic_block, ("word", "done"))
         builder.branch(word)
         builder.position_at_end(word)
         base = builder.phi(INT64)
         outer = self._phis(initial, before)
         next_base = builder.add(base, INT64(64))
         is_last = builder.icmp_signed(">=", next_base, end_k)
-        bits = builder.load(known.coming)
+        parts = _parts(height)
+        left = [builder.load(coming) for coming in known.coming[: len(parts)]]
         next_row = builder.select(is_last, self._next_row, row)
         known.come(next_row, height, builder.select(is_last, first_k, next_base), end_k)
-        entry = builder.block
-        builder.cbranch(builder.icmp_unsigned("!=", bits, INT64(0)), body, after)
-        builder.position_at_end(body)
-        left = builder.phi(INT64)
-        left.add_incoming(bits, entry)
-        inner = self._phis(outer, entry)
-        k = builder.add(base, builder.cttz(left, ir.IntType(1)(1)))
-        if ask:
-            emit_prefetch(builder, ask(k), TO_L2)
-        if self._turned:
-            self._ask_for_later(rows, k)
-        totals = self._add_products(rows, k, inner)
-        rest = builder.and_(left, builder.sub(left, INT64(1)))
-        left.add_incoming(rest, body)
-        self._come_from(body, inner, totals)
-        builder.cbranch(builder.icmp_unsigned("!=", rest, INT64(0)), body, after)
-        builder.position_at_end(after)
-        results = self._phis(outer, entry)
-        self._come_from(body, results, totals)
+        results, numbers = outer, list(range(len(parts)))
+        for together in [numbers, *([n] for n in numbers if len(parts) > 1)]:
+            left, results = self._steps(rows, base, parts, together, left, results, ask)
         base.add_incoming(first_k, before)
-        base.add_incoming(next_base, after)
-        self._come_from(after, outer, results)
+        base.add_incoming(next_base, builder.block)
+        self._come_from(builder.block, outer, results)
         builder.cbranch(is_last, done, word)
         builder.position_at_end(done)
         return results
+
+    def _steps(
+        self, rows: list[Any], base: Any, parts: list[slice], together: list[int],
+        bits: list[Any], sums: list[list[Any]], ask: Callable[[Any], Any] | None,
+    ) -> tuple[list[Any], list[list[Any]]]:  # fmt: skip
+        """Emit steps of some parts while each has a bit left; return what is left, and the sums."""
+        builder = self._builder
+        entry = builder.block
+        body, after = map(builder.append_basic_block, ("depth", "after"))
+        builder.cbranch(self._have_all(bits, together), body, after)
+        builder.position_at_end(body)
+        (left,), inner = self._phis([bits], entry), self._phis(sums, entry)
+        rest, totals = list(left), list(inner)
+        for n in together:
+            own = rows[parts[n]]
+            k = builder.add(base, builder.cttz(left[n], ir.IntType(1)(1)))
+            if ask:
+                emit_prefetch(builder, ask(k), TO_L2)
+            if self._turned:
+                self._ask_for_later(own, k)
+            totals[parts[n]] = self._add_products(own, k, inner[parts[n]])
+            rest[n] = builder.and_(left[n], builder.sub(left[n], INT64(1)))
+        self._come_from(body, [left, *inner], [rest, *totals])
+        builder.cbranch(self._have_all(rest, together), body, after)
+        builder.position_at_end(after)
+        (left_over,), results = self._phis([bits], entry), self._phis(sums, entry)
+        self._come_from(body, [left_over, *results], [rest, *totals])
+        return left_over, results
+
+    def _have_all(self, words: list[Any], numbers: list[int]) -> Any:
+        """Whether each of the words with these numbers has a bit."""
+        have = [self._builder.icmp_unsigned("!=", words[n], INT64(0)) for n in numbers]
+        return have[0] if len(have) == 1 else self._builder.and_(*have)
 
     def _phis(self, values: list[list[Any]], block: Any) -> list[list[Any]]:
         """Variables that have these values where one comes from a block."""
@@ -330,8 +358,9 @@ class _Panel:
                 phi.add_incoming(value, block)
 
     def _ask_for_later(self, rows: list[Any], k: Any) -> None:
-        later = self._builder.mul(self._builder.add(k, INT64(STEPS_AHEAD)), self._a.stride)
-        emit_prefetch(self._builder, self._builder.gep(rows[0], [later]), TO_L1)
+        builder, last = self._builder, self._builder.sub(self.depth, INT64(1))
+        later = _least(builder, builder.add(k, INT64(STEPS_AHEAD)), last)
+        emit_prefetch(builder, builder.gep(rows[0], [builder.mul(later, self._a.stride)]), TO_L1)
 
     def _add_products(self, rows: list[Any], k: Any, sums: list[list[Any]]) -> list[list[Any]]:
         """The sums of a tile, and a step of k."""
@@ -366,18 +395,20 @@ def _keep_order(builder: Any, values: list[Any]) -> list[Any]:
 
 
 class _Bits:
-    """The bits of a `NonZero`, put together for a tile: the k in which it is not all zero."""
+    """The bits of a `NonZero`, put together for each part of a tile: where it is not all zero."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any, turned: bool) -> None:
         words, self._stride, self._first = (builder.extract_value(value, n) for n in range(3))
         self._builder, self._data = builder, ArrayParts(context, builder, kind[0], words).data
-        self._turned, self.coming = turned, cgutils.alloca_once_value(builder, INT64(0))
+        self._turned = turned
+        self.coming = [cgutils.alloca_once_value(builder, INT64(0)) for _ in range(2)]
 
     def come(self, row: Any, height: int, first_k: Any, end_k: Any) -> None:
         """Put together the next word: bits for up to 64 steps from first_k on."""
         end = _least(self._builder, end_k, self._builder.add(first_k, INT64(64)))
         of_tile = self._of_columns if self._turned else self._of_rows
-        self._builder.store(of_tile(row, height, first_k, end), self.coming)
+        for n, word in enumerate(of_tile(row, _parts(height), first_k, end)):
+            self._builder.store(word, self.coming[n])
 
     def _words(self, column: Any, row: Any) -> Any:
         """Where the words of a column are, from a row on."""
@@ -385,34 +416,39 @@ class _Bits:
         word = b.mul(b.ashr(column, INT64(6)), self._stride)
         return b.gep(self._data, [b.add(word, row)])
 
-    def _of_rows(self, row: Any, height: int, first_k: Any, end_k: Any) -> Any:
-        """A word of bits for first_k to end_k - 1, at most 64, of rows of `a`."""
-        b, low, high = self._builder, INT64(0), INT64(0)
-        at = b.add(first_k, self._first)
-        for n in range(height):
-            place = self._words(at, b.add(row, INT64(n)))
-            low = b.or_(low, b.load(place))
-            high = b.or_(high, b.load(b.gep(place, [self._stride])))
-        used = b.call(_shift_right(b), [high, low, b.and_(at, INT64(63))])
-        return b.and_(used, _ones(b, b.sub(end_k, first_k)))
+    def _of_rows(self, row: Any, parts: list[slice], first_k: Any, end_k: Any) -> list[Any]:
+        """A word of bits for first_k to end_k - 1, at most 64, of each part of rows of `a`."""
+        b, at = self._builder, self._builder.add(first_k, self._first)
+        words = []
+        for part in parts:
+            low, high = INT64(0), INT64(0)
+            for n in range(part.start, part.stop):
+                place = self._words(at, b.add(row, INT64(n)))
+                low = b.or_(low, b.load(place))
+                high = b.or_(high, b.load(b.gep(place, [self._stride])))
+            used = b.call(_shift_right(b), [high, low, b.and_(at, INT64(63))])
+            words.append(b.and_(used, _ones(b, b.sub(end_k, first_k))))
+        return words
 
-    def _of_columns(self, column: Any, height: int, first_k: Any, end_k: Any) -> Any:
+    def _of_columns(self, column: Any, parts: list[slice], first_k: Any, end_k: Any) -> list[Any]:
         """The same of columns of a turned `a`, whose rows are the k."""
         b, count = self._builder, self._builder.sub(end_k, first_k)
-        at, ones = b.add(column, self._first), (1 << height) - 1
-        place = b.and_(at, INT64(63))
-        low = self._spread(b.shl(INT64(ones), place))
-        high = self._spread(b.lshr(INT64(ones >> 1), b.sub(INT64(63), place)))
-        words, zero = self._words(at, first_k), self._spread(INT64(0))
-        bits = cgutils.alloca_once_value(b, INT64(0))
+        at, zero = b.add(column, self._first), self._spread(INT64(0))
+        place, words, masks = b.and_(at, INT64(63)), self._words(at, first_k), []
+        for part in parts:
+            ones = (1 << part.stop) - (1 << part.start)
+            low = self._spread(b.shl(INT64(ones), place))
+            high = self._spread(b.lshr(INT64(ones >> 1), b.sub(INT64(63), place)))
+            masks.append((low, high, cgutils.alloca_once_value(b, INT64(0))))
         with cgutils.for_range_slice(b, INT64(0), count, INT64(WORDS_TOGETHER)) as (n, _):
             of_low = b.gep(words, [n])
-            here = b.and_(self._load(of_low), low)
-            there = b.and_(self._load(b.gep(of_low, [self._stride])), high)
-            used = b.icmp_unsigned("!=", b.or_(here, there), zero)
-            used = b.zext(b.bitcast(used, ir.IntType(WORDS_TOGETHER)), INT64)
-            b.store(b.or_(b.load(bits), b.shl(used, n)), bits)
-        return b.and_(b.load(bits), _ones(b, count))
+            first, second = self._load(of_low), self._load(b.gep(of_low, [self._stride]))
+            for low, high, bits in masks:
+                used = b.or_(b.and_(first, low), b.and_(second, high))
+                used = b.icmp_unsigned("!=", used, zero)
+                used = b.zext(b.bitcast(used, ir.IntType(WORDS_TOGETHER)), INT64)
+                b.store(b.or_(b.load(bits), b.shl(used, n)), bits)
+        return [b.and_(b.load(bits), _ones(b, count)) for *_, bits in masks]
 
     def _spread(self, word: Any) -> Any:
         return broadcast_scalar(self._builder, WORDS, word)
@@ -463,13 +499,18 @@ def _product_panel(
         a = operand(2, zero)
         depth = a.rows if is_turned else a.columns
         block = _even_blocks(builder, depth, machine.DEPTH_BLOCK // width)
-        asking: _NextBlock | _Lines | None = _NextBlock(builder, b, chosen, width, block)
-        if is_turned:
-            asking = _lines(context, builder, sig.args[6], values[6])
         bits = _bits(context, builder, sig.args[7], values[7], is_turned)
-        panel = _Panel(builder, width, is_turned, a, b, chosen, asking, bits)
-        with cgutils.for_range_slice(builder, zero, panel.depth, block) as (first_k, _):
-            end_k = _least(builder, builder.add(first_k, block), panel.depth)
+        height = _height(width, is_turned, bits is not None)
+        with cgutils.for_range_slice(builder, zero, depth, block) as (first_k, _):
+            end_k = _least(builder, builder.add(first_k, block), depth)
+            asking: _NextBlock | _Lines | None
+            if is_turned:
+                asking = _lines(context, builder, sig.args[6], values[6])
+            else:
+                is_last = builder.icmp_signed("==", end_k, depth)
+                distance = builder.select(is_last, zero, block)
+                asking = _NextBlock(builder, b, chosen, width, distance, height)
+            panel = _Panel(builder, width, is_turned, a, b, chosen, asking, bits)
             is_first = builder.icmp_signed("==", first_k, zero)
             resting = operand(0, column)
             for name in ("base", "stride", "across"):
@@ -508,7 +549,7 @@ def product_panel(
     chosen[i] of c and start. The depth is cut into blocks so that the panel's part of b stays in L1
     while the tiles pass over it; between two blocks the sums rest in c, which rounds nothing. While
     the tiles pass over one block, the next is asked for; with a turned `a`, what `ahead` says. With
-    a `NonZero`, which must know, a tile leaves out the k for which its part of `a` is zero.
+    a `NonZero`, which must know, half a tile leaves out the k for which its part of `a` is zero.
 
     Each element is one chain of FMAs over ascending k, so its bits depend neither on the tile nor
     on who computes it (but for the sign of a zero, if zeros are left out). The depth must be at

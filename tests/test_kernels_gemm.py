@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastmlp.kernels import gemm, machine, optimizer, reference
 from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
+from fastmlp.kernels.features import FINDS_ZEROS
 from fastmlp.kernels.simd import lanes, matrix, panels
 from fastmlp.kernels.tile import WORDS_TOGETHER, NonZero
 
@@ -366,6 +367,36 @@ def test_products_without_zeros_have_the_same_bits(
         memory[dz] = unused
         multiply_transposed_chosen(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
         assert not np.isnan(memory[dw]).any()
+
+
+@pytest.mark.jit
+@pytest.mark.skipif(not FINDS_ZEROS, reason="nothing tells of zeros here")
+@DTYPES
+@pytest.mark.parametrize("rows", [5, 7, 70])
+def test_half_a_tile_leaves_out_zeros_of_its_own(dtype: type, rows: int) -> None:
+    """What belongs to the zeros of one half is not used there, though the other half uses it."""
+    rng = np.random.default_rng(rows)
+    inputs, columns, half = 70, 4 * vector_lanes(dtype), machine.SKIPPING_ROWS // 2
+    used_rows, used_inputs = (np.flatnonzero(np.arange(n) // half % 2 == 0) for n in (rows, inputs))
+    values, infinite_rows, infinite_inputs = rng.uniform(0.5, 1.0, (rows, inputs)), [0], [0, 4, 69]
+    values[np.ix_(np.delete(np.arange(rows), used_rows), infinite_inputs)] = 0.0
+    values[np.ix_(infinite_rows, np.delete(np.arange(inputs), used_inputs))] = 0.0
+    chosen, nonzero = np.arange(inputs), bits_of(values.astype(dtype), 0)
+    memory = Memory(dtype, rng)
+    start = memory.place(1, columns, np.zeros((1, columns)))
+    a = memory.place(rows, inputs, values)
+    b_values, dz_values = np.ones((inputs, columns)), np.ones((rows, columns))
+    b_values[infinite_inputs] = dz_values[infinite_rows] = np.inf
+    b = memory.place(inputs, columns, b_values, packed=True)
+    dz = memory.place(rows, columns, dz_values, packed=True)
+    c = memory.place(rows, columns)
+    dw, w = (memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True) for _ in "12")
+    multiply_chosen(memory.array, c, a, b, start, chosen, nonzero)
+    multiply_transposed_chosen(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
+    descend(memory.array, w, a, dz, 0.3, chosen, EVERY, nonzero)
+    for place, used in ((c, used_rows), (dw, used_inputs), (w, used_inputs)):
+        assert np.isinf(memory[place][used]).all()
+        assert np.isfinite(np.delete(memory[place], used, axis=0)).all()
 
 
 def with_zeros(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:

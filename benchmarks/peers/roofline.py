@@ -6,8 +6,8 @@ forward and backward and Adam's update on arrays in the cache, the team's barrie
 step's needs are counted from the layers' sizes, for one thread of the team:
 
 - **FMA**: Z = A W, dW = A^T dZ and above layer 1 dA = dZ W^T; layer 1 without what fastmlp skips,
-  the inputs that are zero in all rows of a pass, and in a tile the steps in which its part of A is
-  zero: their shares are taken from the data.
+  the inputs that are zero in all rows of a pass, and in half of a tile the steps in which its part
+  of A is zero: their shares are taken from the data.
 - **Cache**: weights are read once a pass, above layer 1 twice, and updated once a step with their
   moments; in steps of several passes a gradient is updated in each. Gathered inputs are written
   once and read twice, and so are each hidden layer's own activations and deltas. All of that
@@ -361,8 +361,9 @@ class Shares:
         used = kept.shape[1] / inputs
         if not FINDS_ZEROS or inputs < SKIPPED_FEATURES or kept.mean() >= 0.5:
             return used, 2 * used
-        forward = np.logical_or.reduceat(kept, range(0, len(kept), SKIPPING_ROWS), axis=0)
-        gradient = np.logical_or.reduceat(kept, range(0, kept.shape[1], SKIPPING_ROWS), axis=1)
+        half = SKIPPING_ROWS // 2  # of a tile leaves out zeros of its own
+        forward = np.logical_or.reduceat(kept, range(0, len(kept), half), axis=0)
+        gradient = np.logical_or.reduceat(kept, range(0, kept.shape[1], half), axis=1)
         return used, used * (forward.mean() + gradient.mean())
 
 
