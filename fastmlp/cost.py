@@ -72,7 +72,8 @@ class Complexity:
         Bytes of what a pass keeps from layer to layer: inputs, outputs, and what norm, dropout and
         derivatives need.
     workspace
-        Bytes of all other scratch: deltas, transposed weights, partial sums and so on.
+        Bytes of all other scratch: deltas, transposed weights, partial sums, gaps between threads
+        and so on.
     """
 
     layers: tuple[LayerCost, ...]

@@ -21,7 +21,7 @@ from .kernels import plan as kernel_plan
 from .kernels.gemm import PANEL_VECTORS
 from .kernels.plan import Plan
 from .kernels.tile import WORDS_TOGETHER
-from .norms import BatchNorm
+from .norms import BatchNorm, LayerNorm
 
 Vector = NDArray[Any]
 Matrix = NDArray[Any]
@@ -37,8 +37,8 @@ COLUMNS = {
 
 
 def aligned_zeros(length: int, dtype: np.dtype[Any]) -> Vector:
-    """A zero vector that begins on a page, so that nobody prefetches it with what lies before."""
-    spare = machine.PAGE // dtype.itemsize
+    """A zero vector that begins on a page, with a gap behind it that prefetchers end in."""
+    spare = (machine.PAGE + machine.PREFETCHED) // dtype.itemsize
     raw = np.zeros(length + spare, dtype)
     start = -raw.ctypes.data % machine.PAGE // dtype.itemsize
     return raw[start : start + length]
@@ -333,14 +333,14 @@ def allocate(
     every = checkpoint_every if backward and not turned else 1
     slots: dict[tuple[int, int], int] = {}
 
-    def widest_block(layer: int) -> int:
+    def widest_share(layer: int) -> int:
         """The most units of a layer that a thread owns."""
         grain = int(table[layer, kernel_plan.GRAIN])
-        return -(-strides[layer] // (grain * threads)) * grain
+        return min(-(-strides[layer] // (grain * threads)) * grain, strides[layer])
 
     def region(layer: int, column: int, slot: int | None, buffers: int = 1) -> None:
         """Find a place for a thread's units of a layer; layers with the same slot share one."""
-        width = widest_block(layer) if slot is None else max(map(widest_block, range(1, last)))
+        width = widest_share(layer) if slot is None else max(map(widest_share, range(1, last)))
         place = slots.get((column, slot)) if slot is not None else None
         if place is None:
             place = own.take(buffers * rows * width)
@@ -373,8 +373,10 @@ def allocate(
             row[kernel_plan.NORM] = norm.code
             numbers[layer, kernel_plan.EPSILON] = norm.epsilon
             region(layer, kernel_plan.NORMED, slot)
+            row[kernel_plan.SPREAD] = own.take(rows)
         if isinstance(norm, BatchNorm):
             numbers[layer, kernel_plan.MOMENTUM] = norm.momentum
+            row[kernel_plan.SPREAD] = own.take(widest_share(layer))
         if backward:
             # a third layer's deltas are written only when those of the first are read no more
             region(layer, kernel_plan.DELTA, None if every == 1 else layer % 3)
@@ -384,7 +386,9 @@ def allocate(
     partial, partial_apart, blocks = 0, 0, 0
     if narrow:
         blocks = -(-strides[-2] // int(table[last - 1, kernel_plan.GRAIN]))
-        partial_apart = rows * strides[-1] + (page if threads > 1 else 0)
+        partial_apart = rows * strides[-1]
+        if threads > 1:  # while others read the first one, the next ones are written
+            partial_apart += page
         partial = own.take(2 * -(-blocks // threads) * partial_apart)
     apart = own.length
     if threads > 1:
@@ -394,11 +398,8 @@ def allocate(
         row = table[layer]
         if row[kernel_plan.SLOPES] != kernel_plan.NONE:
             row[kernel_plan.SLOPE_SUMS] = shared.take(strides[layer])
-        if isinstance(norm, BatchNorm):
-            row[kernel_plan.SPREAD] = shared.take(strides[layer])
-        elif norm is not None:
+        if isinstance(norm, LayerNorm):
             count = -(-strides[layer] // int(row[kernel_plan.GRAIN]))
-            row[kernel_plan.SPREAD] = shared.take(threads * rows)
             row[kernel_plan.MOMENTS] = shared.take(2 * rows * 2 * count)
     if turned or not narrow:
         buffers = 2 if last == 1 else 1

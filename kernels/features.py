@@ -38,8 +38,10 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
             at_c = at_b + count_bits(b)
             at_d = at_c + count_bits(c)
             features[0] = at_d + count_bits(d)
-            list_bits(features, at, a | b << v | c << 2 * v | d << 3 * v, first)
-            if FINDS_ZEROS:  # what a vector has too much, the next one overwrites
+            used = a | b << v | c << 2 * v | d << 3 * v
+            list_bits(features, at, used, first)
+            if FINDS_ZEROS and used != 0:  # what a vector has too much, the next one overwrites
+                words, others = words_at(nonzero, stride, at)
                 for n in range(count):
                     row = rows[n]
                     bits = compress_to(inputs, n, at, load(x, row, first), a)
@@ -47,7 +49,7 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
                     of_c = compress_to(inputs, n, at_c, load(x, row, first + 2 * v), c)
                     of_d = compress_to(inputs, n, at_d, load(x, row, first + 3 * v), d)
                     bits |= of_b << (at_b - at) | of_c << (at_c - at) | of_d << (at_d - at)
-                    add_bits(nonzero, n, stride, at, bits)
+                    add_bits(words, others, n, at, bits)
             taken = BLOCK * v
         else:
             taken = unaligned if first < unaligned else v
@@ -55,9 +57,10 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
             features[0] = at + count_bits(mask)
             list_bits(features, at, mask, first)
             if FINDS_ZEROS:
+                words, others = words_at(nonzero, stride, at)
                 for n in range(count):
                     bits = compress_to(inputs, n, at, load(x, rows[n], first), mask)
-                    add_bits(nonzero, n, stride, at, bits)
+                    add_bits(words, others, n, at, bits)
         if not FINDS_ZEROS:
             copy_listed(inputs, x, rows, features, at)
         first += taken
@@ -75,9 +78,10 @@ def gather_features(inputs, x, rows, features, nonzero, stride):
     features[1] = 0
     if FINDS_ZEROS:
         total = 0
-        for n in range(count):
-            for k in range(at, features[0]):
-                add_bits(nonzero, n, stride, k, np.int64(inputs[n, k] != 0))
+        for k in range(at, features[0]):
+            words, others = words_at(nonzero, stride, k)
+            for n in range(count):
+                add_bits(words, others, n, k, np.int64(inputs[n, k] != 0))
         for word in range((features[0] + 63) // 64):
             for n in range(count):
                 total += count_bits(nonzero[word * stride + n])
@@ -102,11 +106,18 @@ def compress_to(inputs, n, at, vector, mask):
 
 
 @inlined
-def add_bits(nonzero, row, stride, at, bits):
-    """Put up to 64 bits behind the first `at` of a row; the next word begins with the rest."""
-    word, place = (at >> 6) * stride + row, at & 63
-    nonzero[word] |= bits << place
-    nonzero[word + stride] = ((bits >> 1) & LOW_BITS) >> (63 - place)
+def words_at(nonzero, stride, at):
+    """Of each row, the word of bit number `at`, and the next one."""
+    begin = (at >> 6) * stride
+    return nonzero[begin : begin + stride], nonzero[begin + stride : begin + 2 * stride]
+
+
+@inlined
+def add_bits(words, others, n, at, bits):
+    """Put up to 64 bits behind the first `at` of row n; the next word begins with the rest."""
+    place = at & 63
+    words[n] |= bits << place
+    others[n] = ((bits >> 1) & LOW_BITS) >> (63 - place)
 
 
 @inlined

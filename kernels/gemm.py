@@ -247,7 +247,7 @@ def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
 
 @kernel
 def descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width):
-    """The same for three or four vectors; each tile leaves out the rows in which it is zero."""
+    """The same for three or four vectors; each half of a tile leaves out its zero rows."""
     if nonzero is None:
         return
     if width == 4:

@@ -16,8 +16,8 @@ from numba import config
 VECTOR_BYTES_VARIABLE = "FASTMLP_VECTOR_BYTES"
 CACHE_LINE = 64  # bytes; parameters, activations and state are laid out in whole lines
 PAGE = 4096  # bytes
-# bytes behind what a thread reads that the hardware may fetch as well, which another thread that
-# writes there must fetch back first; some prefetchers go on beyond the end of a page
+# bytes behind what a thread reads that prefetchers may take as well, some beyond the end of a page;
+# a thread that writes there has to fetch them back
 PREFETCHED = 4 * PAGE
 
 # Vector width in bytes -> sums that a register tile keeps: with up to four vectors of b and one

@@ -20,8 +20,9 @@ SIZE, LD, GRAIN = range(3)
 WEIGHT, BIAS, SLOPE, GAIN, SHIFT, RUNNING = range(3, 9)
 # codes of the activation, of the slopes, of the norm, and of what is saved for the backward pass:
 ACTIVATION, SLOPES, NORM, SAVES = range(9, 13)
-# offsets in the shared workspace (of the inputs' mask: in the private one), and how far apart the
-# two buffers of the outputs are (0: there is one):
+# offsets in each thread's part of the shared workspace, and how far apart the two buffers of the
+# outputs are (0: there is one). In all of it: MOMENTS, SLOPE_SUMS, and of wide or turned outputs
+# and turned inputs OUTPUT and SAVED. In the private one: the inputs' MASK.
 OUTPUT, PARITY, SAVED, MASK, NORMED, SPREAD, MOMENTS = range(13, 20)
 DELTA, SLOPE_SUMS, COLUMNS = range(20, 23)
 
@@ -293,13 +294,13 @@ def moments_of(plan, work, layer, p, backward):
 @glue
 def spread_of_units(plan, work, layer, low, high):
     """1 / sigma of each unit with batch norm, as one row."""
-    return matrix(work.shared, plan.table[layer, SPREAD] + low, 1, high - low, high - low)
+    return part_of(plan, work, layer, plan.table[layer, SPREAD], 1, work.thread, low, high)
 
 
 @glue
 def spread_of_rows(plan, work, layer, p):
     """1 / sigma of each row with layer norm, as one row: every thread has its own."""
-    offset = plan.table[layer, SPREAD] + work.thread * plan.rows
+    offset = work.thread * plan.apart + plan.table[layer, SPREAD]
     return matrix(work.shared, offset, 1, p.rows, p.rows)
 
 

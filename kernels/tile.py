@@ -138,22 +138,19 @@ def _literal(kind: Any) -> Any:
 
 
 class _NextBlock:
-    """Asks for the next block of b, each tile for one of the vectors.
+    """Asks for the next block of b, `distance` rows on, each tile for one of the vectors.
 
-    Of the last block for itself, in vain: what lies behind the end may be another thread's.
+    Nothing behind the end, where another thread's may lie: of the last block for itself, in vain.
     """
 
-    def __init__(
-        self, builder: Any, b: _Operand, chosen: _List, width: int, distance: Any, height: int
-    ) -> None:
+    def __init__(self, builder: Any, b: _Operand, chosen: _List, width: int, distance: Any) -> None:
         self._builder, self._b, self._chosen, self._width = builder, b, chosen, width
-        self._height = height
         self._next = b.row(distance)
 
-    def of_tile(self, row: Any) -> Callable[[Any], Any]:
+    def of_tile(self, row: Any, height: int) -> Callable[[Any], Any]:
         """Of the tile that begins with a row: what gives the place to ask for in step k."""
         builder, b, width = self._builder, self._b, self._width
-        vector = builder.srem(builder.sdiv(row, INT64(self._height)), INT64(width))
+        vector = builder.srem(builder.sdiv(row, INT64(height)), INT64(width))
         first = builder.gep(self._next, [builder.mul(vector, b.across)])
         return lambda k: builder.gep(first, [builder.mul(self._chosen[k], b.stride)])
 
@@ -166,8 +163,8 @@ class _Lines:
         self._builder, self._address, self._stride, self._step = builder, address, stride, step
         self._rows = _List(context, builder, kind[3], rows)
 
-    def of_tile(self, row: Any) -> Callable[[Any], Any]:
-        """The same."""
+    def of_tile(self, row: Any, height: int) -> Callable[[Any], Any]:
+        """The same; the height does not matter."""
         builder = self._builder
         first = builder.add(self._address, builder.ashr(builder.mul(row, self._step), INT64(8)))
         return lambda k: builder.inttoptr(
@@ -176,7 +173,7 @@ class _Lines:
 
     def for_steps(self, row: Any, height: int, first_k: Any, end_k: Any) -> None:
         """Emit the asking of a tile for all steps; where tiles share lines, for a part of them."""
-        builder, ask = self._builder, self.of_tile(row)
+        builder, ask = self._builder, self.of_tile(row, height)
         bytes_of_tile = builder.mul(self._step, INT64(height))
         parts = INT64(1)
         for count in (2, 4):
@@ -198,8 +195,8 @@ def _height(width: int, turned: bool, skips: bool) -> int:
 
 
 def _parts(height: int) -> list[slice]:
-    """The rows of a tile that leave out steps together: a half of them each."""
-    half = (height + 1) // 2
+    """The rows of a tile that leave out steps together: a half of them each, or the only one."""
+    half = max(height // 2, 1)
     return [slice(first, first + half) for first in range(0, height, half)]
 
 
@@ -255,7 +252,7 @@ class _Panel:
         rows = [builder.gep(a.base, [n]) if self._turned else a.row(n) for n in numbers]
         if self._bits:
             return self._sums_of_bits(self._bits, row, rows, initial, first_k, end_k)
-        ask = self._asking.of_tile(row) if self._asking else None
+        ask = self._asking.of_tile(row, self.height) if self._asking else None
         before = builder.block
         body = builder.append_basic_block("depth")
         done = builder.append_basic_block("done")
@@ -286,10 +283,11 @@ class _Panel:
         so that nothing waits for it. While both parts of a tile have steps left they go together,
         each with its own k: so there are sums enough that none waits for the one before it.
         """
-        builder, height = self._builder, len(initial)
+        builder, height, ask = self._builder, len(initial), None
         if isinstance(self._asking, _Lines):
             self._asking.for_steps(row, height, first_k, end_k)
-        ask = self._asking.of_tile(row) if isinstance(self._asking, _NextBlock) else None
+        elif self._asking:
+            ask = self._asking.of_tile(row, self.height)
         before = builder.block
         word, done = map(builder.append_basic_block, ("word", "done"))
         builder.branch(word)
@@ -500,16 +498,13 @@ def _product_panel(
         depth = a.rows if is_turned else a.columns
         block = _even_blocks(builder, depth, machine.DEPTH_BLOCK // width)
         bits = _bits(context, builder, sig.args[7], values[7], is_turned)
-        height = _height(width, is_turned, bits is not None)
+        lines = _lines(context, builder, sig.args[6], values[6])
         with cgutils.for_range_slice(builder, zero, depth, block) as (first_k, _):
             end_k = _least(builder, builder.add(first_k, block), depth)
-            asking: _NextBlock | _Lines | None
-            if is_turned:
-                asking = _lines(context, builder, sig.args[6], values[6])
-            else:
-                is_last = builder.icmp_signed("==", end_k, depth)
-                distance = builder.select(is_last, zero, block)
-                asking = _NextBlock(builder, b, chosen, width, distance, height)
+            distance = _least(builder, block, builder.sub(depth, end_k))
+            asking: _NextBlock | _Lines | None = lines
+            if not is_turned:
+                asking = _NextBlock(builder, b, chosen, width, distance)
             panel = _Panel(builder, width, is_turned, a, b, chosen, asking, bits)
             is_first = builder.icmp_signed("==", first_k, zero)
             resting = operand(0, column)

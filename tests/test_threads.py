@@ -157,13 +157,13 @@ def test_threads_write_far_from_each_other(layer_sizes: list[int], threads: int)
     """What prefetchers fetch behind a thread's own part is not another's."""
     net, X, y = problem(layer_sizes, 40)
     samples = Batch.of(X, layer_sizes[-1], labels=y)
-    execution = Execution(net, procedure=Procedure(40), samples=samples, threads=threads)
-    execution.differentiate()
+    execution = Execution(net, procedure=Procedure(20), samples=samples, threads=threads)
+    execution.differentiate()  # in two passes: these use different buffers
     apart, shared = execution.team.plan.apart, execution.workspaces[0][0].shared
     assert shared.ctypes.data % machine.PAGE == apart * shared.itemsize % machine.PAGE == 0
     for part in shared[: threads * apart].reshape(threads, apart):
         written = np.flatnonzero(part)
-        assert written[0] == 0
+        assert written[0] * shared.itemsize < machine.PAGE
         assert (apart - written[-1]) * shared.itemsize > machine.PREFETCHED
 
 
