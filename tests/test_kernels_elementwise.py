@@ -243,7 +243,7 @@ def bound_of(name: str, dtype: type) -> float:
     if machine.HAS_AVX512:
         bounds |= TABLE_BOUNDS
         if dtype is np.float32:
-            bounds |= {"gelu": 1.0, "tanh": 0.6}
+            bounds |= {"gelu": 1.0, "tanh": 0.515}
     return bounds[name]
 
 

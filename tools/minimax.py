@@ -17,8 +17,8 @@ import numpy as np
 mp.mp.dps = 50
 POINTS, ROUNDS = 150, 200
 SEGMENTS, SEGMENT_POINTS, SEGMENT_ROUNDS, DEGREE = 32, 40, 20, 5
-# segments are intervals of TANH_SCALE t + 1, the first ones of tanh(t) - t; of t + GELU_OFFSET
-TANH_SCALE, TANH_LINES, GELU_OFFSET = mp.mpf(13) / 8, 4, mp.mpf(17) / 16
+# segments are intervals of TANH_SCALE t + 1, the first one of tanh(t) - t; of t + GELU_OFFSET
+TANH_SCALE, TANH_LINES, GELU_OFFSET = mp.mpf(13) / 8, 1, mp.mpf(17) / 16
 # GELU's Gaussian is e**(-slope t**2): it is halved wherever t**2 grows by this, 12 bits of 2 ln 2
 HALVING = mp.mpf(2839) / 2048
 SLOPE = mp.log(2) / HALVING
@@ -98,11 +98,29 @@ def _edges(number: int, scale: mp.mpf, offset: mp.mpf) -> tuple[mp.mpf, mp.mpf]:
     return max(edge(number), mp.mpf(0)), edge(number + 1)
 
 
-def _centre(f: Function, low: mp.mpf, high: mp.mpf, reach: int = 150) -> mp.mpf:
-    """Return the float32 where f is nearest to a float32, `reach` thousandths about the middle."""
-    places = [(500 + mp.mpf(n)) / 1000 for n in range(-reach, reach + 1)]
-    points = [_single(low + (high - low) * place) for place in places]
-    return min(points, key=lambda x: abs(_single(f(x)) - f(x)))
+def _centre(
+    f: Function,
+    low: mp.mpf,
+    high: mp.mpf,
+    reach: int = 150,
+    parts: int = 1000,
+    slope: Function | None = None,
+) -> mp.mpf:
+    """Return the float32, `reach` of so many parts about the middle, where f is nearest to one.
+
+    With a slope, f' as a function of f: where that is near to one as well.
+    """
+    places = [(parts / 2 + mp.mpf(n)) / parts for n in range(-reach, reach + 1)]
+
+    def error(x: mp.mpf) -> mp.mpf:
+        value = f(x)
+        total = abs(_single(value) - value)
+        if slope is not None:
+            steepness = slope(value)
+            total += max(x - low, high - x) * abs(_single(steepness) - steepness)
+        return total
+
+    return min((_single(low + (high - low) * place) for place in places), key=error)
 
 
 def _segment(
@@ -129,7 +147,7 @@ def _segment(
 
 
 def _tanh_rows() -> list[list[mp.mpf]]:
-    """The first rows are those of tanh(t) - t."""
+    """The first row is that of tanh(t) - t."""
 
     def less_line(t: mp.mpf) -> mp.mpf:
         return mp.tanh(t) - t
@@ -141,7 +159,8 @@ def _tanh_rows() -> list[list[mp.mpf]]:
             rows.append(_segment(less_line, mp.tanh, low, high, mp.mpf(0), [mp.mpf(0)]))
         else:
             # in the last one tanh hardly varies: anywhere
-            centre = _centre(mp.tanh, low, high, 150 if n < SEGMENTS - 1 else 500)
+            reach = 1500 if n < SEGMENTS - 1 else 5000
+            centre = _centre(mp.tanh, low, high, reach, 10_000, lambda value: 1 - value**2)
             rows.append(_segment(mp.tanh, mp.tanh, low, high, centre, [_single(mp.tanh(centre))]))
     return rows
 
