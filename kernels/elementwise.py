@@ -62,9 +62,8 @@ STEPS_SINGLE, STEPS_DOUBLE = (16, 8) if HAS_AVX512 else (1, 1)
 # the segments are intervals of a u between 1 and 16: which one tell the last two bits of its
 # exponent and the first three of its mantissa
 SEGMENT_SHIFT = 20
-# u = t + 17/16 for GELU, 13/8 t + 1 for tanh. Its first segment holds tanh(t) - t: its t are below
-# this line, the c[0] of all others above
-GELU_OFFSET, TANH_SCALE, TANH_LINE = 1.0625, 1.625, 0.08
+# u = t + 17/16 for GELU, 13/8 t + 1 for tanh
+GELU_OFFSET, TANH_SCALE = 1.0625, 1.625
 # GELU's Gaussian is halved wherever t**2 grows by this; 12 bits of 2 ln 2, for exact multiples
 HALVING = 1.38623046875
 # a power of two that keeps normal what will be a subnormal number
@@ -356,16 +355,13 @@ _gelu_c, _gelu_0, _gelu_1, _gelu_2, _gelu_3, _gelu_4, _gelu_5 = _on_segments(GEL
 
 @inlined
 def tanh_of_segments(t):
-    """Tanh(t) = c[0] + c[1] (t - c) + ... for t >= 0, with t in place of c[0] for the smallest.
+    """Tanh(t) = c[0] + c[1] (t - c) + ... for t >= 0.
 
     What the rounding of the first two terms cuts off is added to the others.
     """
     u = fma(t, fill(t, TANH_SCALE), fill(t, 1.0))
     d, slope, start = t - _tanh_c(u), _tanh_1(u), _tanh_0(u)
     p = fma(fma(fma(_tanh_5(u), d, _tanh_4(u)), d, _tanh_3(u)), d, _tanh_2(u))
-    line = fill(t, TANH_LINE)
-    line = choose_less(t, line, t, line)
-    start = choose_less(line, start, start, line)
     line = fma(slope, d, start)
     return line + fma(p * d, d, fma(slope, d, start - line))
 

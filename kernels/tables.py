@@ -21,9 +21,9 @@ def _rows(text: str) -> list[list[float]]:
 # Polynomials on 32 segments, for float32. A row is that of a segment: its centre c, then c[0] to
 # c[5], with f(t) = c[0] + c[1] (t - c) + ... A centre lies where f is very nearly a float32.
 
-# tanh(t); in the first row tanh(t) - t. The slopes c[1] are very nearly float32, too.
+# tanh(t). The slopes c[1] are very nearly float32, too.
 TANH = _rows("""
-0 0 -6.5518126e-11 3.9579994e-08 -0.33333713 0.00012112965 0.1319981
+0 0 1 2.7773593e-08 -0.33333656 0.00011113649 0.13205665
 0.11504615 0.114541255 0.9868803 -0.11303849 -0.3160159 0.07380705 0.120353855
 0.19258462 0.1902385 0.9638093 -0.18335359 -0.2863899 0.11547747 0.09541735
 0.2752 0.2684568 0.92793095 -0.24910936 -0.24243324 0.14804856 0.06274432

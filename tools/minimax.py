@@ -17,8 +17,8 @@ import numpy as np
 mp.mp.dps = 50
 POINTS, ROUNDS = 150, 200
 SEGMENTS, SEGMENT_POINTS, SEGMENT_ROUNDS, DEGREE = 32, 40, 20, 5
-# segments are intervals of TANH_SCALE t + 1, the first one of tanh(t) - t; of t + GELU_OFFSET
-TANH_SCALE, TANH_LINES, GELU_OFFSET = mp.mpf(13) / 8, 1, mp.mpf(17) / 16
+# segments are intervals of TANH_SCALE t + 1; of t + GELU_OFFSET
+TANH_SCALE, GELU_OFFSET = mp.mpf(13) / 8, mp.mpf(17) / 16
 # GELU's Gaussian is e**(-slope t**2): it is halved wherever t**2 grows by this, 12 bits of 2 ln 2
 HALVING = mp.mpf(2839) / 2048
 SLOPE = mp.log(2) / HALVING
@@ -147,21 +147,17 @@ def _segment(
 
 
 def _tanh_rows() -> list[list[mp.mpf]]:
-    """The first row is that of tanh(t) - t."""
-
-    def less_line(t: mp.mpf) -> mp.mpf:
-        return mp.tanh(t) - t
-
+    """The first row is t + ... itself."""
     rows = []
     for n in range(SEGMENTS):
         low, high = _edges(n, TANH_SCALE, mp.mpf(1))
-        if n < TANH_LINES:
-            rows.append(_segment(less_line, mp.tanh, low, high, mp.mpf(0), [mp.mpf(0)]))
-        else:
+        centre, known = mp.mpf(0), [mp.mpf(0), mp.mpf(1)]
+        if n > 0:
             # in the last one tanh hardly varies: anywhere
             reach = 1500 if n < SEGMENTS - 1 else 5000
             centre = _centre(mp.tanh, low, high, reach, 10_000, lambda value: 1 - value**2)
-            rows.append(_segment(mp.tanh, mp.tanh, low, high, centre, [_single(mp.tanh(centre))]))
+            known = [_single(mp.tanh(centre))]
+        rows.append(_segment(mp.tanh, mp.tanh, low, high, centre, known))
     return rows
 
 
