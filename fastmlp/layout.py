@@ -37,8 +37,8 @@ COLUMNS = {
 
 
 def aligned_zeros(length: int, dtype: np.dtype[Any]) -> Vector:
-    """A zero vector that begins on a page, with a gap behind it that prefetchers end in."""
-    spare = (machine.PAGE + machine.PREFETCHED) // dtype.itemsize
+    """A zero vector that begins on a page, where most prefetchers of what lies before end."""
+    spare = machine.PAGE // dtype.itemsize
     raw = np.zeros(length + spare, dtype)
     start = -raw.ctypes.data % machine.PAGE // dtype.itemsize
     return raw[start : start + length]
@@ -373,10 +373,11 @@ def allocate(
             row[kernel_plan.NORM] = norm.code
             numbers[layer, kernel_plan.EPSILON] = norm.epsilon
             region(layer, kernel_plan.NORMED, slot)
-            row[kernel_plan.SPREAD] = own.take(rows)
         if isinstance(norm, BatchNorm):
             numbers[layer, kernel_plan.MOMENTUM] = norm.momentum
             row[kernel_plan.SPREAD] = own.take(widest_share(layer))
+        elif norm is not None:
+            row[kernel_plan.SPREAD] = own.take(rows)
         if backward:
             # a third layer's deltas are written only when those of the first are read no more
             region(layer, kernel_plan.DELTA, None if every == 1 else layer % 3)

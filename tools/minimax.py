@@ -147,7 +147,7 @@ def _segment(
 
 
 def _tanh_rows() -> list[list[mp.mpf]]:
-    """The first row is t + ... itself."""
+    """The first row begins with t itself."""
     rows = []
     for n in range(SEGMENTS):
         low, high = _edges(n, TANH_SCALE, mp.mpf(1))
