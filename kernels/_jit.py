@@ -15,13 +15,13 @@ import pickle
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import llvmlite
 import numba
-from llvmlite.binding import create_new_module_pass_manager
+from llvmlite.binding import ObjectFileRef, create_new_module_pass_manager
 from numba import config, njit, types
 from numba.core import ir, transforms, typed_passes, untyped_passes
 from numba.core.caching import (
@@ -135,6 +135,12 @@ def inlined(function: Callable[..., Any]) -> Any:
     return kernel(function, forceinline=True)
 
 
+def apart(function: Callable[..., Any]) -> Any:
+    """A large kernel, called seldom, that becomes machine code in another process meanwhile."""
+    _apart.add(f"{function.__module__}.{function.__qualname__}")
+    return kernel(function)
+
+
 def glue(function: Callable[..., Any]) -> Any:
     """A kernel that is merged into its caller before types are inferred."""
     return kernel(function, inline="always")
@@ -206,7 +212,17 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
 
 
 class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    """A compiled entry as it is kept: with the object code of its parts that were made apart."""
+
     _locator_classes: ClassVar = [_Locator]
+
+    def reduce(self, result: Any) -> Any:
+        return _made_apart.get(result.library, []), super().reduce(result)
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        objects, result = payload
+        _load_objects(target_context.codegen(), objects)
+        return super().rebuild(target_context, result)
 
 
 class _CheckedFile(IndexDataCacheFile):  # type: ignore[misc]
@@ -275,9 +291,17 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
 
 _parts: set[Any] = set()  # kernels that were lowered for an entry, each by itself
+_apart: set[str] = set()  # names of those that become machine code in another process
+_made_apart: dict[Any, list[bytes]] = {}  # entry -> object code of what it calls of those
 
 
-def _below(library: Any) -> list[Any]:
+def _load_objects(codegen: Any, objects: list[bytes]) -> None:
+    """Have object code ready for what calls it by name."""
+    for code in objects:
+        codegen._engine._ee.add_object_file(ObjectFileRef.from_data(code))
+
+
+def _below(library: Any, left_out: Collection[Any] = ()) -> list[Any]:
     """All that a library calls, directly or not, each behind all that call it.
 
     Linking leaves out what nothing before has called, and a library that was optimised calls no
@@ -287,7 +311,7 @@ def _below(library: Any) -> list[Any]:
 
     def visit(part: Any) -> None:
         for deeper in part._linking_libraries:
-            if deeper not in found:
+            if deeper not in found and deeper not in left_out:
                 visit(deeper)
         found[part] = None
 
@@ -308,17 +332,27 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     """Have only the entry optimised and turned into machine code, with all kernels below it.
 
     Numba would do so for every kernel by itself, callees included: ten times for what is called ten
-    levels deep. Here kernels come to the entry as they were lowered, and simplified a little.
+    levels deep. Here kernels come to the entry as they were lowered, and simplified a little. A few
+    large ones are modules of their own: with all below them they go to another process as soon as
+    they are lowered.
     """
-    from numba.core.inline_closurecall import InlineWorker  # with much that only compiling needs
+    # both with much that only compiling needs
+    from numba.core.inline_closurecall import InlineWorker
+
+    from ._helper import Helper, is_useful
 
     package = __name__.rpartition(".")[0]
     translations: dict[Any, Any] = {}
     loaded: list[Any] = []
     resolved: dict[Any, Any] = {}
     sizes: dict[Any, int] = {}
+    helper = Helper()
+    orders: dict[Any, Callable[[], bytes]] = {}
+    results: dict[Any, list[Callable[[], bytes]]] = {}
+    names = _apart if is_useful() else set()
     get_executable = CPUContext.get_executable
     finalize = JITCodeLibrary.finalize
+    finish = JITCodeLibrary._finalize_final_module
     run_untyped_passes = InlineWorker.run_untyped_passes
     load_registries = CPUContext.load_additional_registries
     post_process = PostProcessor.run
@@ -329,6 +363,10 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         is_kernel = descriptor.modname.startswith(package)
         if is_kernel and descriptor.qualname != entry.__qualname__:
             _parts.add(library)
+            if f"{descriptor.modname}.{descriptor.qualname}" in names:
+                module = _with_all_below(library)
+                module.get_function(descriptor.llvm_func_name).linkage = "external"
+                orders[library] = helper.order(module.as_bitcode())
             return lambda: None  # what kernels know this overload by
         return get_executable(context, library, descriptor, environment)
 
@@ -346,10 +384,19 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         if library in _parts:
             library._finalized = True
             return
-        library._linking_libraries = _below(library)
+        ordered = [part for part in _below(library) if part in orders]
+        results[library] = [orders[part] for part in ordered]
+        library._linking_libraries = _below(library, ordered)
         for part in library._linking_libraries:
             vars(part).pop("_get_module_for_linking", None)
         finalize(library)
+
+    def finish_whole(library: Any) -> None:
+        """Wait for what the entry calls of the ordered, then give it addresses."""
+        if library in results:
+            _made_apart[library] = [result() for result in results[library]]
+            _load_objects(library._codegen, _made_apart[library])
+        finish(library)
 
     def translate(worker: Any, function: Any) -> Any:
         """Numba's IR of glue, made once, not for each place that it is merged into."""
@@ -401,9 +448,11 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         (ir.VarMap, "__deepcopy__"): copied_variables,
         (JITCodeLibrary, "_optimize_functions"): simplify,
         (JITCodeLibrary, "finalize"): finalize_whole,
+        (JITCodeLibrary, "_finalize_final_module"): finish_whole,
         (InlineWorker, "run_untyped_passes"): translate,
     }
-    with global_compiler_lock, paused():  # so that what is replaced is Numba's own
+    # locked, so that what is replaced is Numba's own
+    with global_compiler_lock, paused(), contextlib.closing(helper):
         originals = {(kind, name): vars(kind).get(name) for kind, name in replaced}
         try:
             for place, function in replaced.items():

@@ -14,7 +14,7 @@ of it is named in `plan.py`.
 from typing import Any, NamedTuple
 
 from . import machine
-from ._jit import glue, kernel
+from ._jit import apart, glue, kernel
 from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
 from .features import gather_features
@@ -149,7 +149,7 @@ def take_rows(work, order, first, p):
         work.rows[b] = numbers[b]
 
 
-@kernel
+@apart
 def gather(plan, work, theta, samples, order, first, p):
     """Copy the samples order[first:first + B] to the inputs of the network, scaled and dropped out.
 
@@ -333,23 +333,25 @@ def output_layer(plan, work, theta, team, p):
         barrier(team, plan.threads)
 
 
-@glue
+@apart
 def forward_layers(plan, work, theta, team, p, first, end):
-    """Hidden layers first to end - 1, a barrier after each that others read."""
-    for layer in range(first, end):
+    """Layers first to end - 1, a barrier after each that others read."""
+    last = last_of(plan)
+    for layer in range(first, min(end, last)):
         hidden_layer(plan, work, theta, team, p, layer)
-        if layer < last_of(plan) - 1 or not plan.narrow:
+        if layer < last - 1 or not plan.narrow:
             barrier(team, plan.threads)
+    if end > last:
+        output_layer(plan, work, theta, team, p)
 
 
-@kernel
+@glue
 def forward(plan, work, theta, team, p):
     """All layers; the logits are in `logits_of` afterwards."""
-    forward_layers(plan, work, theta, team, p, 1, last_of(plan))
-    output_layer(plan, work, theta, team, p)
+    forward_layers(plan, work, theta, team, p, 1, last_of(plan) + 1)
 
 
-@kernel
+@apart
 def loss_and_delta(plan, work, samples, team, objective, p, scale):
     """Turn the logits into the deltas of the output layer.
 
@@ -481,7 +483,7 @@ def norm_backward(plan, work, sink, team, p, layer, low, high):
         layer_norm_backward(dz, normed, spread, moments, units, max(min(high, units) - low, 0))
 
 
-@kernel
+@apart
 def propagate(plan, work, sink, team, p, layer):
     """Delta of the layer below, its own units: dZ W^T, then back through dropout, f and norm."""
     table, below = plan.table, layer - 1
@@ -508,7 +510,7 @@ def propagate(plan, work, sink, team, p, layer):
         norm_backward(plan, work, sink, team, p, below, low, high)
 
 
-@kernel
+@apart
 def learn(plan, work, sink, upcoming, p, layer):
     """Hand this thread's part of dW = A^T dZ and of db, the sum of dZ over the rows, to the rule.
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import glue, inlined, kernel
+from ._jit import apart, glue, inlined, kernel
 from .activation import activation_backward, activation_forward
 from .gemm import four_vectors
 from .loss import SOFTMAX_CROSS_ENTROPY, turned_cross_entropy, turned_sum_over_outputs
@@ -148,7 +148,7 @@ def turn(c, x, rows):
                 c[b // v, i, b % v] = x[rows[b], i]
 
 
-@kernel
+@apart
 def turned_deltas(plan, work, theta, samples, order, begin, objective, p, scale):
     """Forward, loss and the deltas of all layers for the samples order[begin:begin + B]."""
     v = lanes(theta)

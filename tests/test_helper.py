@@ -1,0 +1,120 @@
+"""The second process that makes machine code, and what becomes of its work if it fails."""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+
+import llvmlite.binding as llvm
+import pytest
+from numba.core.registry import cpu_target
+
+from fastmlp.kernels import _helper, _jit
+
+pytestmark = pytest.mark.jit
+
+
+def times(factor: int) -> bytes:
+    """A module with one function."""
+    module = llvm.parse_assembly(
+        f"""
+        define i64 @times_{factor}(i64 %x) {{
+            %y = mul i64 %x, {factor}
+            ret i64 %y
+        }}
+        """
+    )
+    module.triple = llvm.get_process_triple()
+    bitcode: bytes = module.as_bitcode()
+    return bitcode
+
+
+@pytest.fixture
+def helper() -> Iterator[_helper.Helper]:
+    helper = _helper.Helper()
+    yield helper
+    helper.close()
+
+
+def refuse(bitcode: bytes) -> bytes:
+    raise AssertionError("not in this process")
+
+
+def test_helper_makes_what_would_be_made_here(
+    helper: _helper.Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [_helper.emit(times(factor)) for factor in (3, 5)]
+    monkeypatch.setattr(_helper, "emit", refuse)
+    results = [helper.order(times(factor)) for factor in (3, 5)]
+    assert [result() for result in results] == expected
+    process = helper._process
+    assert process
+    assert process.poll() is None  # one process for all
+    helper.close()
+    assert process.poll() is not None
+
+
+def test_nothing_starts_without_an_order(helper: _helper.Helper) -> None:
+    assert helper._process is None
+    helper.close()
+
+
+def test_object_code_is_found_by_name() -> None:
+    codegen = cpu_target.target_context.codegen()
+    _jit._load_objects(codegen, [_helper.emit(times(7)), _helper.emit(times(11))])
+    codegen._engine.finalize_object()
+    address = codegen._engine.get_function_address("times_11")
+    assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(6) == 66
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "raise SystemExit",
+        "print('not an answer')",
+        "import time; time.sleep(60)",
+        "import sys; sys.stdin.close(); sys.stdout.close()",
+    ],
+)
+def test_what_the_helper_does_not_do_is_done_here(
+    helper: _helper.Helper, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(_helper, "COMMAND", command)
+    monkeypatch.setattr(_helper, "PATIENCE", 0.5)
+    results = [helper.order(times(factor)) for factor in (3, 5)]
+    assert [result() for result in results] == [_helper.emit(times(factor)) for factor in (3, 5)]
+
+
+def test_interpreter_that_is_not_there(
+    helper: _helper.Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert helper.order(times(3))() == _helper.emit(times(3))
+
+
+def test_helper_compiles_for_no_other_machine(
+    helper: _helper.Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings of Numba may differ there, if they were changed since the start."""
+    expected = _helper.emit(times(3))
+    monkeypatch.setattr(_helper, "_machine", lambda: ("another", "machine"))
+    made_here = []
+    monkeypatch.setattr(_helper, "emit", lambda bitcode: made_here.append(bitcode) or expected)
+    assert helper.order(times(3))() == expected
+    assert made_here == [times(3)]
+
+
+@pytest.mark.parametrize("executable", ["", None, "/usr/sbin/uwsgi", "/opt/app/frozen"])
+def test_no_helper_without_a_python_to_start(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(_helper.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(_helper.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert _helper.is_useful()
+    monkeypatch.setattr(sys, "executable", executable)
+    assert not _helper.is_useful()
+
+
+def test_no_helper_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_helper.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(_helper.os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert not _helper.is_useful()
