@@ -124,13 +124,13 @@ def _product(turned):
             j, left, end = 0, vectors, min(top + block, rows)
             while left > 0:
                 width = next_width(left)
-                if not turned and left >= WIDE_VECTORS and rows <= WIDE_ROWS:
+                if width >= 3 and knows_zeros(nonzero):
+                    panel_without_zeros(c, j, a, b, start, chosen, ahead, nonzero, top, end, width)
+                elif not turned and left >= WIDE_VECTORS and rows <= WIDE_ROWS:
                     width = WIDE_VECTORS
                     product_panel(
                         c, j, a, b, start, chosen, ahead, None, top, end, WIDE_VECTORS, turned
                     )
-                elif width >= 3 and knows_zeros(nonzero):
-                    panel_without_zeros(c, j, a, b, start, chosen, ahead, nonzero, top, end, width)
                 elif width == 4:
                     product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 4, turned)
                 elif width == 3:

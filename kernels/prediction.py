@@ -15,8 +15,9 @@ import numpy as np
 from numba import typeof
 
 from . import machine
-from ._jit import entry, glue, kernel
-from .activation import activation_forward
+from ._jit import entry, glue, inlined, kernel
+from .activation import RELU, activation_forward
+from .features import FINDS_ZEROS
 from .gemm import multiply
 from .loss import exponentials, top_of
 from .norm import batch_norm_forward, layer_norm_forward, row_moments
@@ -43,11 +44,27 @@ from .plan import (
     WEIGHT,
     has_scale,
 )
-from .simd import borrow, check_dtype, fill, lane_sum, lanes, load, matrix, panels, store
+from .simd import (
+    borrow,
+    check_dtype,
+    count_bits,
+    fill,
+    lane_sum,
+    lanes,
+    load,
+    matrix,
+    nonzero_lanes,
+    panels,
+    store,
+    words,
+)
+from .tile import NonZero
 
 NARROW_OUTPUT, MICRO_BATCH = machine.NARROW_OUTPUT, machine.MICRO_BATCH
+SKIPPED_FEATURES = machine.SKIPPED_FEATURES
 REGIONS = 3  # of a workspace, B rows each: what goes into a layer, what comes out, and scratch
 LEVELS = machine.PARTIAL_BLOCKS.bit_length()  # of the tree that adds up parts of narrow outputs
+WORD_BITS, WORD_BYTES = 64, 8
 
 
 class Network(NamedTuple):
@@ -80,7 +97,9 @@ def workspace_length(network: Network, rows: int = 1) -> int:
     """
     first = 0 if network.table[0, GAIN] >= 0 else 1
     widest, outputs = int(network.table[first:, LD].max()), int(network.table[-1, LD])
-    return widest + min(rows, MICRO_BATCH) * (REGIONS * widest + LEVELS * outputs)
+    words_each = max(int(network.table[0, SIZE]), widest) // WORD_BITS + 2
+    bits = words_each * WORD_BYTES // network.theta.itemsize
+    return widest + min(rows, MICRO_BATCH) * (REGIONS * widest + LEVELS * outputs + bits)
 
 
 @cache
@@ -113,12 +132,69 @@ def all_finite(x, zero):
     return lane_sum(total) + rest == 0.0
 
 
+@inlined
+def word_of_bits(x, b, first):
+    """A bit for each of 64 elements of a row that is not zero, from column `first` on."""
+    word = 0
+    for n in range(0, WORD_BITS, lanes(x)):
+        word |= nonzero_lanes(load(x, b, first + n)) << n
+    return word
+
+
 @kernel
-def weighted_sums(z, a, network, layer, top, start):
+def note_nonzero(bits, x):
+    """bits <- a bit for each element of x [B, I] that is not zero; return whether that is of use.
+
+    B words for the first 64 columns, then B for the next, and at last B without a bit. It is of use
+    where half of x is zero; of inputs whose first rows have few zeros no more are looked at. I is
+    at least 64: the last word is the end of one that begins before.
+    """
+    rows, columns, count = x.shape[0], x.shape[1], 0
+    for b in range(rows):
+        place = b
+        for first in range(0, columns, WORD_BITS):
+            begin = min(first, columns - WORD_BITS)
+            before = first - begin
+            word = word_of_bits(x, b, begin) >> before & ((1 << 63 - before << 1) - 1)
+            bits[place] = word
+            count += count_bits(word)
+            place += rows
+        bits[place] = 0
+        if 4 * count > 3 * (b + 1) * columns:
+            return False
+    return 2 * count < rows * columns
+
+
+@inlined
+def leaves_out_zeros(network, layer, v):
+    """Whether the products of a layer may leave out what goes into it and is zero.
+
+    Not of few units, nor into less than three vectors (`gemm`), nor where zeros are rare: behind
+    the inputs they are the outputs of ReLU.
+    """
+    table = network.table
+    are_many = table[layer - 1, SIZE] >= SKIPPED_FEATURES and table[layer, LD] >= 3 * v
+    has_zeros = table[layer - 1, ACTIVATION] == RELU if layer > 1 else not has_scale(network)
+    return FINDS_ZEROS and are_many and has_zeros
+
+
+@glue
+def nonzero_of(a, network, work, p, layer):
+    """Which elements of what goes into a layer, A, are not zero, if that is of use."""
+    place = REGIONS * p.size + p.size // p.rows
+    bits = words(work, place, p.rows * (a.shape[1] // WORD_BITS + 2))
+    if not leaves_out_zeros(network, layer, lanes(work)) or not note_nonzero(bits, a):
+        bits = bits[:0]
+    return NonZero(bits, p.rows, 0)
+
+
+@kernel
+def weighted_sums(z, a, network, layer, top, start, nonzero):
     """Z = start + A W[top:top + K], A [B, K] the units of the layer below from `top` on."""
     ld, v = network.table[layer, LD], lanes(z)
     offset = network.table[layer, WEIGHT] + top * ld
-    multiply(z, a, panels(network.theta, offset, ld // v, a.shape[1], v, ld), start)
+    w = panels(network.theta, offset, ld // v, a.shape[1], v, ld)
+    multiply(z, a, w, start, None, None, nonzero)
 
 
 @kernel
@@ -200,7 +276,8 @@ def hidden_layer(x, network, work, p, layer):
     a = inputs_of(x, network, work, p, layer, 0, table[layer - 1, SIZE])
     z = outputs_of(network, work, p, layer)
     row = row_of(work, REGIONS * p.size, ld)
-    weighted_sums(z, a, network, layer, 0, row_of(network.theta, table[layer, BIAS], ld))
+    start = row_of(network.theta, table[layer, BIAS], ld)
+    weighted_sums(z, a, network, layer, 0, start, nonzero_of(a, network, work, p, layer))
     if table[layer, NORM] != NONE:
         normed = matrix(work, (layer - 1) % 2 * p.size, p.rows, ld, ld)  # A' is needed no more
         normalize(z, normed, row_of(work, 2 * p.size, p.size), row, network, layer)
@@ -225,10 +302,13 @@ def output_layer(x, network, work, p):
     if table[layer, SIZE] > NARROW_OUTPUT:
         grain = units
     z = outputs_of(network, work, p, layer)
+    a = inputs_of(x, network, work, p, layer, 0, units)
+    nonzero = nonzero_of(a, network, work, p, layer)
     start, block = row_of(network.theta, table[layer, BIAS], ld), 0
     for top in range(0, units, grain):
         a = inputs_of(x, network, work, p, layer, top, min(top + grain, units))
-        weighted_sums(z, a, network, layer, top, start)
+        known = NonZero(nonzero.words, nonzero.stride, top)
+        weighted_sums(z, a, network, layer, top, start, known)
         start = row_of(work, REGIONS * p.size, ld)
         for j in range(0, ld, lanes(work)):
             store(start, 0, j, fill(load(start, 0, j), 0.0))
@@ -288,7 +368,8 @@ def predict(out, x, network, work):
     widest = 0
     for layer in range(0 if has_scale(network) else 1, table.shape[0]):
         widest = max(widest, table[layer, LD])
-    row_size = REGIONS * widest + LEVELS * table[table.shape[0] - 1, LD]
+    bits = (max(x.shape[1], widest) // WORD_BITS + 2) * WORD_BYTES // x.itemsize
+    row_size = REGIONS * widest + LEVELS * table[table.shape[0] - 1, LD] + bits
     most = min((work.shape[0] - widest) // row_size, MICRO_BATCH)
     if most < 1:
         raise ValueError("work must have at least workspace_length(network) elements")

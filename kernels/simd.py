@@ -862,6 +862,25 @@ def matrix(flat: Any, offset: int, rows: int, columns: int, stride: int) -> Any:
     )
 
 
+def _words(typing: Any, flat: Any, offset: Any, count: Any) -> Any:
+    result = types.Array(types.int64, 1, "C")
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        flat, offset, count = values
+        source = ArrayParts(context, builder, sig.args[0], flat)
+        data = builder.bitcast(builder.gep(source.data, [offset]), INT64.as_pointer())
+        return _view(context, builder, result, data, [count], [INT64(1)])
+
+    return signature(result, flat, types.int64, types.int64), codegen
+
+
+@compiles_to(_words)
+def words(flat: Any, offset: int, count: int) -> Any:
+    """View int64 [count] of the memory of a flat array from element `offset` on."""
+    end = offset + count * 8 // flat.itemsize
+    return np.ascontiguousarray(flat[offset:end]).view(np.int64)
+
+
 def _panels(
     typing: Any, flat: Any, offset: Any, count: Any, rows: Any, panel_stride: Any, row_stride: Any
 ) -> Any:

@@ -15,6 +15,8 @@ from numba.core.errors import TypingError
 
 import fastmlp as fm
 from fastmlp import kernels
+from fastmlp.kernels import prediction
+from fastmlp.kernels.features import FINDS_ZEROS
 
 ROWS = [1, 2, 9, 300]
 
@@ -59,6 +61,77 @@ def test_bits_of_any_width(sizes: list[int], dtype: str) -> None:
     net = fm.MLP(sizes, activation="tanh", norm="layer", seed=1, dtype=dtype)
     X = np.random.default_rng(0).normal(size=(11, sizes[0])).astype(dtype)
     assert net.decision_function(X).tobytes() == forward_pass(net, X).tobytes()
+
+
+def sparse(rng: np.random.Generator, rows: int, columns: int, dtype: str, zeros: float) -> Any:
+    return (rng.normal(size=(rows, columns)) * (rng.random((rows, columns)) > zeros)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[64, 48], [63, 64, 48], [70, 130, 96, 5], [784, 128, 10], [300, 65, 200], [90, 40, 3]]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_of_inputs_that_are_mostly_zero(sizes: list[int], dtype: str) -> None:
+    """So are the outputs of ReLU; the training program leaves out less."""
+    net = fm.MLP(sizes, activation="relu", seed=1, dtype=dtype)
+    for bias in net.biases[:-1]:
+        bias[...] = -0.3
+    network, rng = net.jitted(), np.random.default_rng(0)
+    for zeros in (0.8, 0.3, 1.0):
+        X = sparse(rng, 300, sizes[0], dtype, zeros)
+        expected = forward_pass(net, X)
+        for rows in (1, 2, 3, 5, 64, 300):
+            length = kernels.workspace_length(network, rows)
+            work = np.full(length + 64, -7.0, dtype)
+            out = np.empty((rows, sizes[-1]), dtype)
+            assert kernels.predict(out, X[:rows], network, work[32 : 32 + length])
+            assert out.tobytes() == expected[:rows].tobytes()
+            assert (work[:32] == -7.0).all()
+            assert (work[32 + length :] == -7.0).all()
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("rows", [1, 2, 5, 20])
+def test_zeros_are_left_out(rows: int) -> None:
+    """What they would be multiplied with does not matter then."""
+    net = fm.MLP([100, 128, 64], activation="relu", loss="squared_error", seed=0)
+    X = sparse(np.random.default_rng(0), rows, 100, "float32", 0.5)
+    X[:, 3], X[:, 10:90] = 1.0, 0.0
+    net.biases[0][...] = np.where(np.arange(128) % 3 == 0, 0.0, -1e6)
+    expected = net.decision_function(X)
+    assert np.isfinite(expected).all()
+    net.weights[0][10:90] = np.inf
+    net.weights[1][1::3] = np.inf
+    out = net.decision_function(X)
+    assert np.array_equal(out, expected) == FINDS_ZEROS
+    assert np.isfinite(out).all() == FINDS_ZEROS
+
+
+@njit
+def jitted_note_nonzero(bits: Any, x: Any) -> Any:
+    return prediction.note_nonzero(bits, x)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("columns", [64, 65, 79, 127, 128, 129, 200, 784])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_noted_bits(columns: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    for rows in (1, 4):
+        count = columns // 64 + 2
+        for zeros, is_of_use in ((0.8, True), (0.4, False), (0.0, False)):
+            x = sparse(rng, rows, columns, dtype, zeros)
+            x[0, 0] = -0.0
+            x[0, -1] = 1.0
+            bits = np.full(count * rows + 1, -7)
+            assert jitted_note_nonzero(bits, x) == is_of_use
+            assert bits[-1] == -7
+            if is_of_use:
+                noted = bits[:-1].view("u1").reshape(count, rows, 8).transpose(1, 0, 2)
+                found = np.unpackbits(noted.reshape(rows, -1), axis=1, bitorder="little")
+                words = -(-columns // 64)
+                assert np.array_equal(found[:, :columns], x != 0)
+                assert not found[:, columns : 64 * (words + 1)].any()
 
 
 @pytest.mark.jit

@@ -7,7 +7,8 @@ from part import Figures, Options
 def measure(options: Options) -> Figures:
     """Measure with each number of threads."""
     counts = sorted({1, options.threads})
-    return {"rows": [row for n in counts for row in predict.measure(options.rounds, n)]}
+    rows = [row for n in counts for row in predict.measure(options.rounds, n, options.mnist)]
+    return {"rows": rows}
 
 
 def section(figures: Figures) -> str:
