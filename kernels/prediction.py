@@ -98,7 +98,7 @@ def workspace_length(network: Network, rows: int = 1) -> int:
     first = 0 if network.table[0, GAIN] >= 0 else 1
     widest, outputs = int(network.table[first:, LD].max()), int(network.table[-1, LD])
     words_each = max(int(network.table[0, SIZE]), widest) // WORD_BITS + 2
-    bits = words_each * WORD_BYTES // network.theta.itemsize
+    bits: int = words_each * WORD_BYTES // network.theta.itemsize
     return widest + min(rows, MICRO_BATCH) * (REGIONS * widest + LEVELS * outputs + bits)
 
 
