@@ -225,46 +225,48 @@ def columns_together(rows, columns, width, v):
 
 
 @kernel
-def descend(c, a, b, rate, chosen, ahead=None, nonzero=None):
-    """c[chosen] -= rate a^T b for a [K, M] and b [K, N], at most four vectors wide.
+def descend(c, a, b, rate, l2, chosen, ahead=None, nonzero=None):
+    """c[chosen] -= rate (l2 c[chosen] + a^T b), a [K, M] and b [K, N] at most four vectors wide.
 
     K times the vectors of b should fit L1: the depth is not cut.
     """
     width = vectors_of(c)
     if a.shape[0] == 1:
-        descend_by_row(c, a, b, rate, chosen, ahead)
+        descend_by_row(c, a, b, rate, l2, chosen, ahead)
     elif width >= 3 and knows_zeros(nonzero):
-        descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width)
+        descend_without_zeros(c, a, b, rate, l2, chosen, ahead, nonzero, width)
     elif width == 4:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 4)
+        descend_panel(c, 0, a, b, rate, l2, chosen, ahead, None, 4)
     elif width == 3:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 3)
+        descend_panel(c, 0, a, b, rate, l2, chosen, ahead, None, 3)
     elif width == 2:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 2)
+        descend_panel(c, 0, a, b, rate, l2, chosen, ahead, None, 2)
     else:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, None, 1)
+        descend_panel(c, 0, a, b, rate, l2, chosen, ahead, None, 1)
 
 
 @kernel
-def descend_without_zeros(c, a, b, rate, chosen, ahead, nonzero, width):
+def descend_without_zeros(c, a, b, rate, l2, chosen, ahead, nonzero, width):
     """The same for three or four vectors; each half of a tile leaves out its zero rows."""
     if nonzero is None:
         return
     if width == 4:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, nonzero, 4)
+        descend_panel(c, 0, a, b, rate, l2, chosen, ahead, nonzero, 4)
     else:
-        descend_panel(c, 0, a, b, rate, chosen, ahead, nonzero, 3)
+        descend_panel(c, 0, a, b, rate, l2, chosen, ahead, nonzero, 3)
 
 
 @kernel
-def descend_by_row(c, a, b, rate, chosen, ahead):
+def descend_by_row(c, a, b, rate, l2, chosen, ahead):
     """`descend` for a depth of one: panel after panel, as `multiply_transposed_row`."""
     ask_ahead(ahead, a.shape[1])
     for j in range(0, vectors_of(c) * lanes(c), lanes(c)):
         panel, factor = panel_of(c, j), load(panel_of(b, j), 0, 0)
         for i in range(a.shape[1]):
-            step = fma(broadcast(a, 0, i), factor, fill(factor, 0.0))
-            store(panel, chosen[i], 0, fma(fill(factor, -rate), step, load(panel, chosen[i], 0)))
+            before = load(panel, chosen[i], 0)
+            begin = fill(factor, l2) * before if l2 != 0.0 else fill(factor, 0.0)
+            step = fma(broadcast(a, 0, i), factor, begin)
+            store(panel, chosen[i], 0, fma(fill(factor, -rate), step, before))
 
 
 @kernel

@@ -46,7 +46,17 @@ from .norm import (
     row_moments,
     row_sums,
 )
-from .optimizer import KEEP, add, apply, fill_rows, is_plain_descent, keep, penalty, with_rate
+from .optimizer import (
+    KEEP,
+    add,
+    apply,
+    descend_by_penalty,
+    fill_rows,
+    is_plain_descent,
+    keep,
+    penalty,
+    with_rate,
+)
 from .plan import (
     ACTIVATION,
     BATCH_NORM,
@@ -578,7 +588,7 @@ def learn_rows(
 
     Of the features, which also count from `top`, `a` has those from number `first` on. Plain
     gradient descent takes each tile while it is in registers, else a strip is made in L1, or where
-    it is kept. The penalty's gradient is what the sums of a strip begin with.
+    it is kept. The penalty's gradient is what the sums begin with.
     The first columns of the first layer ask for the upcoming rows, so that they arrive while there
     is much to compute.
     """
@@ -588,7 +598,7 @@ def learn_rows(
     l2, l1 = plan.numbers[layer, L2], plan.numbers[layer, L1]
     is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
     rule = rule_of(plan, sink, layer, WEIGHT)
-    is_plain = is_plain_descent(rule) and not is_penalized and p.rows <= DESCENT_BLOCK
+    is_plain = is_plain_descent(rule) and p.rows <= DESCENT_BLOCK and not (is_penalized and l1 > 0)
     while j < high:
         width = next_width((high - j) // v)
         if is_plain:
@@ -601,8 +611,11 @@ def learn_rows(
         ahead = ahead_of(work, upcoming, is_first, a, top + begin, top + bottom)
         if is_plain:
             w = weights_of(plan, theta, layer, top, top + bottom, j, j + width * v)
-            nonzero = nonzero_of(plan, work, layer, first)
-            descend(w, a, b, rule.rate, features[first:], ahead, nonzero)
+            nonzero, chosen = nonzero_of(plan, work, layer, first), features[first:]
+            decay = l2 if is_penalized else 0.0
+            if decay > 0.0 and chosen.shape[0] < bottom - begin:
+                descend_by_penalty(w, chosen, begin, bottom, rule, decay)
+            descend(w, a, b, rule.rate, decay, chosen, ahead, nonzero)
         else:
             i, at = begin, first
             while i < bottom:

@@ -172,6 +172,22 @@ def penalty(g, theta, l2, l1):
 
 
 @kernel
+def descend_by_penalty(panels, features, first, end, rule, l2):
+    """theta <- theta - rate l2 theta in rows first to end - 1 that are not in the list, in panels.
+
+    What `sgd` makes of rows whose only gradient is the penalty's.
+    """
+    number, count = 0, features.shape[0]
+    for i in range(first, end):
+        if number < count and features[number] == i:
+            number += 1
+            continue
+        for x in range(panels.shape[0]):
+            p = load(panels[x], i, 0)
+            store(panels[x], i, 0, fma(fill(p, -rule.rate), fill(p, l2) * p, p))
+
+
+@kernel
 def average(mean, theta, decay):
     """mean <- decay mean + (1 - decay) theta."""
     for i in range(theta.shape[0]):

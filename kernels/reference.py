@@ -35,9 +35,9 @@ def multiply_transposed(
     c[rows] = first + np.matmul(a.T, b, dtype=np.float64)
 
 
-def descend(c: Array, a: Array, b: Array, rate: float, chosen: Array) -> None:
-    """c[chosen] <- c[chosen] - rate a^T b for a [K, M], b [K, N]."""
-    c[chosen] -= rate * np.matmul(a.T, b, dtype=np.float64)
+def descend(c: Array, a: Array, b: Array, rate: float, l2: float, chosen: Array) -> None:
+    """c[chosen] <- c[chosen] - rate (l2 c[chosen] + a^T b) for a [K, M], b [K, N]."""
+    c[chosen] -= rate * (l2 * c[chosen] + np.matmul(a.T, b, dtype=np.float64))
 
 
 def transpose(dst: Array, src: Array) -> None:

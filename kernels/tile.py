@@ -259,7 +259,7 @@ class _Panel:
         builder.branch(body)
         builder.position_at_end(body)
         k = builder.phi(INT64)
-        sums = self._phis(initial, before)
+        sums = self.phis(initial, before)
         if ask:
             emit_prefetch(builder, ask(k), TO_L2)
         if self._turned:  # its rows are farther apart than the hardware's prefetchers follow
@@ -268,7 +268,7 @@ class _Panel:
         next_k = builder.add(k, INT64(1))
         k.add_incoming(first_k, before)
         k.add_incoming(next_k, body)
-        self._come_from(body, sums, totals)
+        self.come_from(body, sums, totals)
         builder.cbranch(builder.icmp_signed("<", next_k, end_k), body, done)
         builder.position_at_end(done)
         return totals
@@ -293,7 +293,7 @@ class _Panel:
         builder.branch(word)
         builder.position_at_end(word)
         base = builder.phi(INT64)
-        outer = self._phis(initial, before)
+        outer = self.phis(initial, before)
         next_base = builder.add(base, INT64(64))
         is_last = builder.icmp_signed(">=", next_base, end_k)
         parts = _parts(height)
@@ -305,7 +305,7 @@ class _Panel:
             left, results = self._steps(rows, base, parts, together, left, results, ask)
         base.add_incoming(first_k, before)
         base.add_incoming(next_base, builder.block)
-        self._come_from(builder.block, outer, results)
+        self.come_from(builder.block, outer, results)
         builder.cbranch(is_last, done, word)
         builder.position_at_end(done)
         return results
@@ -320,7 +320,7 @@ class _Panel:
         body, after = map(builder.append_basic_block, ("depth", "after"))
         builder.cbranch(self._have_all(bits, together), body, after)
         builder.position_at_end(body)
-        (left,), inner = self._phis([bits], entry), self._phis(sums, entry)
+        (left,), inner = self.phis([bits], entry), self.phis(sums, entry)
         rest, totals = list(left), list(inner)
         for n in together:
             own = rows[parts[n]]
@@ -331,11 +331,11 @@ class _Panel:
                 self._ask_for_later(own, k)
             totals[parts[n]] = self._add_products(own, k, inner[parts[n]])
             rest[n] = builder.and_(left[n], builder.sub(left[n], INT64(1)))
-        self._come_from(body, [left, *inner], [rest, *totals])
+        self.come_from(body, [left, *inner], [rest, *totals])
         builder.cbranch(self._have_all(rest, together), body, after)
         builder.position_at_end(after)
-        (left_over,), results = self._phis([bits], entry), self._phis(sums, entry)
-        self._come_from(body, [left_over, *results], [rest, *totals])
+        (left_over,), results = self.phis([bits], entry), self.phis(sums, entry)
+        self.come_from(body, [left_over, *results], [rest, *totals])
         return left_over, results
 
     def _have_all(self, words: list[Any], numbers: list[int]) -> Any:
@@ -343,13 +343,13 @@ class _Panel:
         have = [self._builder.icmp_unsigned("!=", words[n], INT64(0)) for n in numbers]
         return have[0] if len(have) == 1 else self._builder.and_(*have)
 
-    def _phis(self, values: list[list[Any]], block: Any) -> list[list[Any]]:
+    def phis(self, values: list[list[Any]], block: Any) -> list[list[Any]]:
         """Variables that have these values where one comes from a block."""
         phis = [[self._builder.phi(value.type) for value in row] for row in values]
-        self._come_from(block, phis, values)
+        self.come_from(block, phis, values)
         return phis
 
-    def _come_from(self, block: Any, phis: list[list[Any]], values: list[list[Any]]) -> None:
+    def come_from(self, block: Any, phis: list[list[Any]], values: list[list[Any]]) -> None:
         """Let variables have these values where one comes from another block."""
         for row, incoming in zip(phis, values, strict=True):
             for phi, value in zip(row, incoming, strict=True):
@@ -565,8 +565,8 @@ def product_panel(
 
 
 def _descend_panel(
-    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, chosen: Any, ahead: Any, nonzero: Any,
-    vectors: Any,
+    typing: Any, c: Any, j: Any, a: Any, b: Any, rate: Any, l2: Any, chosen: Any, ahead: Any,
+    nonzero: Any, vectors: Any,
 ) -> Any:  # fmt: skip
     width = _literal(vectors)
     if width is None or len({m.dtype for m in (c, a, b)}) > 1:
@@ -576,16 +576,32 @@ def _descend_panel(
         def operand(n: int, column: Any) -> _Operand:
             return _Operand(context, builder, sig.args[n], values[n], column)
 
+        def in_all_lanes(number: Any) -> Any:
+            number = context.cast(builder, number, types.float64, c.dtype)
+            return broadcast_scalar(builder, vector.llvm, number)
+
         to, vector = operand(0, values[1]), Vector(c.dtype)
-        chosen = _List(context, builder, sig.args[5], values[5])
-        asking = _lines(context, builder, sig.args[6], values[6])
+        chosen = _List(context, builder, sig.args[6], values[6])
+        asking = _lines(context, builder, sig.args[7], values[7])
         a, b = operand(2, INT64(0)), operand(3, values[1])
-        bits = _bits(context, builder, sig.args[7], values[7], True)
+        bits = _bits(context, builder, sig.args[8], values[8], True)
         panel = _Panel(builder, width, True, a, b, chosen, asking, bits)
-        down = context.cast(builder, builder.fneg(values[4]), types.float64, c.dtype)
-        down = broadcast_scalar(builder, vector.llvm, down)
+        down, shrinking = in_all_lanes(builder.fneg(values[4])), in_all_lanes(values[5])
+        is_penalized = builder.fcmp_ordered("!=", values[5], values[5].type(0.0))
         nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
         last_row = builder.sub(panel.rows, INT64(1))
+
+        def penalty(numbers: list[Any]) -> list[list[Any]]:
+            """What the sums begin with: nothing, or l2 c."""
+            sums = [[nothing] * width] * len(numbers)
+            before = builder.block
+            with builder.if_then(is_penalized):
+                rows = [to.load(number, width) for number in numbers]
+                scaled = [[builder.fmul(shrinking, p) for p in row] for row in rows]
+                inside = builder.block
+            begin = panel.phis(sums, before)
+            panel.come_from(inside, begin, scaled)
+            return begin
 
         def tile(row: Any, height: int) -> None:
             numbers = panel.rows_of_c(row, height)
@@ -594,7 +610,7 @@ def _descend_panel(
                     coming = chosen[_least(builder, builder.add(row, INT64(r)), last_row)]
                     for place in to.pointers(coming, width):
                         emit_prefetch(builder, place, TO_WRITE)
-            totals = panel.sums(row, [[nothing] * width] * height, INT64(0), panel.depth)
+            totals = panel.sums(row, penalty(numbers), INT64(0), panel.depth)
             for number, total in zip(numbers, totals, strict=True):
                 before = to.load(number, width)
                 pairs = zip(total, before, strict=True)
@@ -603,24 +619,27 @@ def _descend_panel(
         panel.for_tiles(INT64(0), panel.rows, INT64(0), panel.depth, tile)
         return context.get_dummy_value()
 
-    args = (c, types.int64, a, b, types.float64, chosen, ahead, nonzero, vectors)
+    numbers = types.float64, types.float64
+    args = (c, types.int64, a, b, *numbers, chosen, ahead, nonzero, vectors)
     return signature(types.void, *args), codegen
 
 
 @compiles_to(_descend_panel)
 def descend_panel(
-    c: Any, j: int, a: Any, b: Any, rate: float, chosen: Any, ahead: Any, nonzero: Any, vectors: int
-) -> None:
-    """c[chosen[i], J] -= rate (a^T @ b)[i, J]; J, `ahead` and `nonzero` as above; no list: row i.
+    c: Any, j: int, a: Any, b: Any, rate: float, l2: float, chosen: Any, ahead: Any, nonzero: Any,
+    vectors: int,
+) -> None:  # fmt: skip
+    """c[I, J] -= rate (l2 c[I, J] + (a^T @ b)[:, J]) for rows I = chosen; without a list, all.
 
-    The same chains of FMAs from zero, and the same FMA with -rate as in `optimizer.sgd`, but the
-    gradient never leaves the registers. The depth, the rows of `a`, is not cut.
+    J, `ahead` and `nonzero` as above. The same chains of FMAs, from zero or the penalty's gradient,
+    and the same FMA with -rate as in `optimizer.sgd`, but the gradient never leaves the registers.
+    The depth, the rows of `a`, is not cut.
     """
     v = lanes(c)
     rows = slice(None) if chosen is None else chosen
     for x in range(j, j + vectors * v, v):
         columns, to = panel_of(b, x), panel_of(c, x)
-        total = np.zeros_like(to[rows])
+        total = to.dtype.type(l2) * to[rows] if l2 != 0.0 else np.zeros_like(to[rows])
         for k in range(a.shape[0]):
             total = fma(a[k, :, None], columns[k], total)
         to[rows] = fma(to.dtype.type(-rate), total, to[rows])

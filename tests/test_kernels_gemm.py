@@ -114,9 +114,14 @@ def multiply_transposed_chosen(memory, c, a, b, start, chosen, every, nonzero=No
 
 
 @kernel
-def descend(memory, c, a, b, rate, chosen, every, nonzero=None):
+def descend(memory, c, a, b, rate, l2, chosen, every, nonzero=None):
     a, ahead = matrix_at(memory, a), gemm.columns_ahead(matrix_at(memory, a), every)
-    gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, chosen, ahead, nonzero)
+    gemm.descend(panels_at(memory, c), a, panels_at(memory, b), rate, l2, chosen, ahead, nonzero)
+
+
+@kernel
+def descend_by_penalty(memory, c, chosen, first, end, rule, l2):
+    optimizer.descend_by_penalty(panels_at(memory, c), chosen, first, end, rule, l2)
 
 
 @kernel
@@ -350,18 +355,19 @@ def test_products_without_zeros_have_the_same_bits(
     expected = memory.copy()
     multiply_chosen(expected.array, c, a, b, start, chosen)
     multiply_transposed_chosen(expected.array, dw, a, dz, start, chosen, EVERY)
-    descend(expected.array, w, a, dz, rate, chosen, EVERY)
+    descend(expected.array, w, a, dz, rate, 0.5, chosen, EVERY)
     multiply_chosen(memory.array, c, a, b, start, chosen, nonzero)
     multiply_transposed_chosen(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
-    descend(memory.array, w, a, dz, rate, chosen, EVERY, nonzero)
+    descend(memory.array, w, a, dz, rate, 0.5, chosen, EVERY, nonzero)
     assert_same(memory, expected)
 
-    if vectors % 4 == 0 and rows > gemm.WIDE_ROWS:
+    if vectors % 4 == 0:
         unused = memory[b]
         unused[~values.any(axis=0)] = np.nan
         memory[b] = unused
         multiply_chosen(memory.array, c, a, b, start, chosen, nonzero)
         np.testing.assert_array_equal(memory[c], expected[c])
+    if vectors % 4 == 0 and rows > 1:
         unused = memory[dz]
         unused[~values.any(axis=1)] = np.nan
         memory[dz] = unused
@@ -393,7 +399,7 @@ def test_half_a_tile_leaves_out_zeros_of_its_own(dtype: type, rows: int) -> None
     dw, w = (memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True) for _ in "12")
     multiply_chosen(memory.array, c, a, b, start, chosen, nonzero)
     multiply_transposed_chosen(memory.array, dw, a, dz, start, chosen, EVERY, nonzero)
-    descend(memory.array, w, a, dz, 0.3, chosen, EVERY, nonzero)
+    descend(memory.array, w, a, dz, 0.3, 0.0, chosen, EVERY, nonzero)
     for place, used in ((c, used_rows), (dw, used_inputs), (w, used_inputs)):
         assert np.isinf(memory[place][used]).all()
         assert np.isfinite(np.delete(memory[place], used, axis=0)).all()
@@ -411,40 +417,46 @@ def with_zeros(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     inputs=st.integers(1, 70),
     depth=st.just(1) | st.integers(1, 70),
     vectors=st.integers(1, 4),
+    l2=st.sampled_from([0.0, 0.01]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_descent_has_the_bits_of_product_and_step(
-    dtype: type, inputs: int, depth: int, vectors: int, seed: int
+    dtype: type, inputs: int, depth: int, vectors: int, l2: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     columns, rate = vectors * vector_lanes(dtype), float(rng.uniform(0.01, 1.0))
     chosen = np.flatnonzero(rng.random(inputs) < 0.6)
     memory = Memory(dtype, rng)
-    start = memory.place(1, columns, np.zeros((1, columns)))
     a = memory.place(depth, len(chosen) or 1, rng.normal(size=(depth, len(chosen) or 1)))
     a = a.part(columns=slice(0, len(chosen))) if len(chosen) else a._replace(columns=0)
     b = memory.place(depth, columns, with_zeros(rng, depth, columns), packed=True)
-    g = memory.place(inputs, columns, np.zeros((inputs, columns)), packed=True)
     c = memory.place(inputs, columns, with_zeros(rng, inputs, columns), packed=True)
-    before = memory[c]
+    penalty = dtype(l2) * memory[c] if l2 > 0.0 else np.zeros((inputs, columns))
+    start = memory.place(inputs, columns, penalty)
+    g = memory.place(inputs, columns, penalty, packed=True)
+    before, rule = memory[c], optimizer.Rule(optimizer.SGD, rate, 0.0, 0.0, 1.0, *[0.0] * 7)
     multiply_transposed_chosen(memory.array, g, a, b, start, chosen, EVERY)
     gradient, expected = memory[g], memory.copy()
-    descend(memory.array, c, a, b, rate, chosen, EVERY)
+    descend(memory.array, c, a, b, rate, l2, chosen, EVERY)
+    after_descent = memory[c]
+    untouched = np.setdiff1d(np.arange(inputs), chosen)
+    np.testing.assert_array_equal(after_descent[untouched], before[untouched])
+    if l2 > 0.0:
+        descend_by_penalty(memory.array, c, chosen, 0, inputs, rule, l2)
+        np.testing.assert_array_equal(memory[c][chosen], after_descent[chosen])
     result = memory[c]
     expected[c] = result
     assert_same(memory, expected)
     theta = before.copy()
-    rule = optimizer.Rule(optimizer.SGD, rate, 0.0, 0.0, 1.0, *[0.0] * 7)
     optimizer.sgd(theta, gradient, rule)
     np.testing.assert_array_equal(result, theta)
     np.testing.assert_array_equal(np.signbit(result), np.signbit(theta))
     exact = before.astype(np.float64)
+    exact[untouched] -= rate * l2 * exact[untouched]
     if len(chosen):
-        reference.descend(exact, memory[a], memory[b], rate, chosen)
+        reference.descend(exact, memory[a], memory[b], rate, l2, chosen)
     eps = 4 * depth * np.finfo(dtype).eps
     np.testing.assert_allclose(result, exact, rtol=eps, atol=20 * eps)
-    untouched = np.setdiff1d(np.arange(inputs), chosen)
-    np.testing.assert_array_equal(result[untouched], before[untouched])
 
 
 @DTYPES

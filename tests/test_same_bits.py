@@ -108,3 +108,22 @@ def test_padding_stays_zero(seed: int) -> None:
         tensor.view(rest)[...] = 0
     case.net.layout.gather(rest)  # the copies of a slope that is a whole layer's
     assert not rest.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("penalty", [{}, {"l2": 0.01}, {"l1": 0.01}, {"l2": [0.0, 0.1], "l1": 0.1}])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_updates_at_once_or_of_the_whole_gradient(
+    optimizer: fm.Optimizer, penalty: dict[str, Any], dtype: str
+) -> None:
+    """A norm that no gradient has clips nothing, but has to be known before the update."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 131)) * (rng.random((90, 131)) < 0.1)
+    X[:, 20:60], y = 0.0, rng.integers(0, 4, 90)
+    results = []
+    for clip in ({}, {"clip_global_norm": 1e30}, {"clip_norm": 1e30}):
+        for batch_size in (1, 16):
+            net = fm.MLP([131, 70, 4], seed=1, dtype=dtype, **penalty)
+            fm.fit(net, X, y, optimizer=optimizer, batch_size=batch_size, epochs=2, **clip)
+            results.append(net.theta.tobytes())
+    assert len(set(results)) == 2
