@@ -28,6 +28,7 @@ highest round. What the columns mean and how each library is used is in
 [benchmarks/README.md](../benchmarks/README.md#other-libraries-peers).
 
 ![Training time of each library as a multiple of fastmlp's]({name}.svg)"""
+GROWTH = "![Seconds of an epoch against multiply-adds]({name}-scale.svg)"
 
 
 def write(figures: Figures, folder: Path, name: str = "peers") -> None:
@@ -42,11 +43,13 @@ def write(figures: Figures, folder: Path, name: str = "peers") -> None:
             blocks.append(about)
         blocks.append(module.section(content["figures"]))
         before = about
+    if "scale" in measured:
+        blocks.append(GROWTH.format(name=name))
     (folder / f"{name}.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     if "training" in measured:
         picture.draw_training(measured["training"]["figures"], folder / f"{name}.svg")
     if "scale" in measured:
-        picture.draw_growth(measured["scale"]["figures"], folder / "scale.svg")
+        picture.draw_growth(measured["scale"]["figures"], folder / f"{name}-scale.svg")
 
 
 def main() -> None:

@@ -194,7 +194,6 @@ def section(figures: Figures) -> str:
             "Seconds of an epoch (ReLU, SGD, batch 256) against the multiply-adds that "
             "`fastmlp.complexity` counts, both as multiples of the first:",
             _growth_table(figures["growth"]),
-            "![Seconds of an epoch against multiply-adds](scale.svg)",
             _mapped_text(figures["mapped"]),
         ]
     )
