@@ -6,14 +6,17 @@ A thread would gain nothing: one at a time runs Python, and one at a time LLVM.
 import contextlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba import config
 from numba.core.registry import cpu_target
 
 COMMAND = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
@@ -30,74 +33,87 @@ def emit(bitcode: bytes) -> bytes:
     return code
 
 
-def _machine() -> Any:
-    return cpu_target.target_context.codegen().magic_tuple()
+def _settings() -> Any:
+    """What decides the code, beside the module."""
+    return *cpu_target.target_context.codegen().magic_tuple(), int(config.OPT)
 
 
 def serve() -> None:
     """Answer each module that comes in with its object code, until no more come."""
     with contextlib.suppress(EOFError):
         while True:
-            machine, bitcode = pickle.load(sys.stdin.buffer)
-            if machine != _machine():
-                raise RuntimeError(f"asked to compile for {machine}, not for {_machine()}")
+            settings, bitcode = pickle.load(sys.stdin.buffer)
+            if settings != _settings():
+                raise RuntimeError(f"asked to compile for {settings}, not for {_settings()}")
             pickle.dump(emit(bitcode), sys.stdout.buffer)
             sys.stdout.buffer.flush()
 
 
-def _start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *sys.path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
-
-
-def _ask(process: subprocess.Popen[bytes], bitcode: bytes) -> bytes:
-    assert process.stdin
-    assert process.stdout
-    pickle.dump((_machine(), bitcode), process.stdin)
-    process.stdin.flush()
-    code: bytes = pickle.load(process.stdout)
-    return code
+Answer = SimpleQueue[bytes | None]
+Orders = SimpleQueue[tuple[bytes, Answer] | None]
 
 
 class Helper:
-    """A second process for the time of one compilation; whatever it fails to do is done here.
-
-    Orders come before all results are asked for.
-    """
+    """A second process for the time of one compilation; whatever it fails to do is done here."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(1, "fastmlp-helper")
         self._process: subprocess.Popen[bytes] | None = None
+        self._orders: Orders = SimpleQueue()
+        self._patience = PATIENCE
 
     def order(self, bitcode: bytes) -> Callable[[], bytes]:
         """Have object code made of a module; what is returned waits for it."""
+        answer: Answer = SimpleQueue()
         try:
-            self._process = self._process or _start()
-        except OSError:
-            return lambda: emit(bitcode)
-        answer = self._threads.submit(_ask, self._process, bitcode)
+            if self._process is None:
+                self._start()
+            self._orders.put((bitcode, answer))
+        except Exception:  # noqa: BLE001 - all that a system may have against another process
+            self._patience = 0.0
 
         def result() -> bytes:
-            try:
-                return answer.result(PATIENCE)
-            except Exception:  # noqa: BLE001 - all that can befall another process
-                self.close()
-                return emit(bitcode)
+            with contextlib.suppress(Empty):
+                code = answer.get(timeout=self._patience)
+                if code is not None:
+                    return code
+            self._patience = 0.0  # for what comes after a failure
+            return emit(bitcode)
 
         return result
 
+    def _start(self) -> None:
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+        Thread(target=_talk, args=(process, self._orders), daemon=True).start()
+
     def close(self) -> None:
         """End the process."""
+        self._orders.put(None)
         if self._process is not None:
             self._process.kill()  # whoever waits for an answer reads that there is none
-            self._threads.shutdown(cancel_futures=True)
-            with contextlib.suppress(BrokenPipeError), self._process:
-                pass  # closes its pipes and waits for its end
+            self._process.wait()
+
+
+def _talk(process: subprocess.Popen[bytes], orders: Orders) -> None:
+    """Hand orders to the process, one after the other, and its answers to whoever gave them."""
+    assert process.stdin
+    assert process.stdout
+    while (order := orders.get()) is not None:
+        bitcode, answer = order
+        try:
+            pickle.dump((_settings(), bitcode), process.stdin)
+            process.stdin.flush()
+            answer.put(pickle.load(process.stdout))
+        except Exception:  # noqa: BLE001 - all that can befall another process
+            answer.put(None)
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # there may be something left to write
+            pipe.close()
 
 
 def is_useful() -> bool:
@@ -106,4 +122,5 @@ def is_useful() -> bool:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return cores > 1 and Path(sys.executable or "").stem.lower().startswith("python")
+    interpreter = Path(sys.executable or "").stem.lower()
+    return cores > 1 and re.fullmatch(r"pythonw?(_d|\d.*)?", interpreter) is not None

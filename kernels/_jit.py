@@ -217,7 +217,8 @@ class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes: ClassVar = [_Locator]
 
     def reduce(self, result: Any) -> Any:
-        return _made_apart.get(result.library, []), super().reduce(result)
+        objects = [_made_apart[part] for part in _parts_of.get(result.library, [])]
+        return objects, super().reduce(result)
 
     def rebuild(self, target_context: Any, payload: Any) -> Any:
         objects, result = payload
@@ -292,7 +293,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
 _parts: set[Any] = set()  # kernels that were lowered for an entry, each by itself
 _apart: set[str] = set()  # names of those that become machine code in another process
-_made_apart: dict[Any, list[bytes]] = {}  # entry -> object code of what it calls of those
+_made_apart: dict[Any, bytes] = {}  # the object code of those that have it
+_parts_of: dict[Any, list[Any]] = {}  # which of them an entry calls
 
 
 def _load_objects(codegen: Any, objects: list[bytes]) -> None:
@@ -348,7 +350,6 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     sizes: dict[Any, int] = {}
     helper = Helper()
     orders: dict[Any, Callable[[], bytes]] = {}
-    results: dict[Any, list[Callable[[], bytes]]] = {}
     names = _apart if is_useful() else set()
     get_executable = CPUContext.get_executable
     finalize = JITCodeLibrary.finalize
@@ -384,18 +385,20 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         if library in _parts:
             library._finalized = True
             return
-        ordered = [part for part in _below(library) if part in orders]
-        results[library] = [orders[part] for part in ordered]
-        library._linking_libraries = _below(library, ordered)
+        apart = [part for part in _below(library) if part in orders or part in _made_apart]
+        if apart:
+            _parts_of[library] = apart
+        library._linking_libraries = _below(library, apart)
         for part in library._linking_libraries:
             vars(part).pop("_get_module_for_linking", None)
         finalize(library)
 
     def finish_whole(library: Any) -> None:
-        """Wait for what the entry calls of the ordered, then give it addresses."""
-        if library in results:
-            _made_apart[library] = [result() for result in results[library]]
-            _load_objects(library._codegen, _made_apart[library])
+        """Wait for what was ordered of the parts that the entry calls, then give it addresses."""
+        ordered = [part for part in _parts_of.get(library, []) if part not in _made_apart]
+        for part in ordered:
+            _made_apart[part] = orders[part]()
+        _load_objects(library._codegen, [_made_apart[part] for part in ordered])
         finish(library)
 
     def translate(worker: Any, function: Any) -> Any:

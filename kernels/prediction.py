@@ -2,7 +2,8 @@
 
 An entry of its own, small beside `program.run`, for a team of one. Its layers are those of
 `network.forward` in inference, the products over the same blocks in the same order: so the bits are
-the same too, whatever the number of rows. Inputs are read where they lie, unless they are scaled.
+the same too, whatever the number of rows, while weights are finite: zeros may be left out. Inputs
+are read where they lie, unless they are scaled.
 
 B rows of a pass, I inputs, O outputs, W the stride of the widest layer behind the inputs, or of the
 inputs if they are scaled.
@@ -146,8 +147,9 @@ def note_nonzero(bits, x):
     """bits <- a bit for each element of x [B, I] that is not zero; return whether that is of use.
 
     B words for the first 64 columns, then B for the next, and at last B without a bit. It is of use
-    where half of x is zero; of inputs whose first rows have few zeros no more are looked at. I is
-    at least 64: the last word is the end of one that begins before.
+    where most of x is zero; of inputs whose first rows have few zeros no more are looked at. I is
+    at least 64: the last word is the end of one that begins before. Words that tiles read behind
+    are of the workspace, too.
     """
     rows, columns, count = x.shape[0], x.shape[1], 0
     for b in range(rows):

@@ -49,6 +49,11 @@ with event.install_recorder("numba:compile") as recorder:
         import numpy as np
         import fastmlp as fm
 
+        made_here = []
+        if "count parts" in sys.argv:
+            from fastmlp.kernels import _helper
+            emit = _helper.emit
+            _helper.emit = lambda bitcode: made_here.append(bitcode) or emit(bitcode)
         first = softplus() if "kernel first" in sys.argv else None
         before = {"warm": fm.kernels.info()["warm"], "compiled": fm.kernels.compiled("float32")}
         net = fm.MLP([1, 1, 1], activation="softplus", loss="squared_error")
@@ -72,6 +77,7 @@ print(json.dumps({
     "after": {"warm": fm.kernels.info()["warm"], "compiled": fm.kernels.compiled("float32")},
     "again": fm.kernels.warmup("float32") if fm.kernels.compiled("float32") else None,
     "compilations": compilations,
+    "parts made here": len(made_here),
     "has_library": has_library,
     "norm": norm,
     "kernel": kernel,
@@ -115,7 +121,7 @@ class Cold:
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory) -> Cold:
     folder = tmp_path_factory.mktemp("cold") / "cache"
-    return Cold(folder, process("predict", "fit", "kernel", cache=folder))
+    return Cold(folder, process("predict", "fit", "kernel", "count parts", cache=folder))
 
 
 def test_cold_process(cold: Cold) -> None:
@@ -132,6 +138,7 @@ def test_cold_process(cold: Cold) -> None:
     assert folder == cold.folder / "fastmlp" / _jit.FINGERPRINT
     assert {path.suffix for path in folder.iterdir()} == {".nbi", ".nbc"}
     assert parts_of(folder) == [0, len(_jit._apart) if _helper.is_useful() else 0]
+    assert result["parts made here"] == 0
 
 
 def parts_of(folder: Path) -> list[int]:

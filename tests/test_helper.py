@@ -1,8 +1,10 @@
 """The second process that makes machine code, and what becomes of its work if it fails."""
 
 import ctypes
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
@@ -73,6 +75,8 @@ def test_object_code_is_found_by_name() -> None:
         "print('not an answer')",
         "import time; time.sleep(60)",
         "import sys; sys.stdin.close(); sys.stdout.close()",
+        # its output stays open in a process of its own
+        "import os; os.system('sleep 9 &')",
     ],
 )
 def test_what_the_helper_does_not_do_is_done_here(
@@ -91,25 +95,55 @@ def test_interpreter_that_is_not_there(
     assert helper.order(times(3))() == _helper.emit(times(3))
 
 
-def test_helper_compiles_for_no_other_machine(
+def test_helper_compiles_by_no_other_settings(
     helper: _helper.Helper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Settings of Numba may differ there, if they were changed since the start."""
+    """They may differ there, if they were changed since the start."""
     expected = _helper.emit(times(3))
-    monkeypatch.setattr(_helper, "_machine", lambda: ("another", "machine"))
+    monkeypatch.setattr(_helper.config, "OPT", 1)
     made_here = []
     monkeypatch.setattr(_helper, "emit", lambda bitcode: made_here.append(bitcode) or expected)
     assert helper.order(times(3))() == expected
     assert made_here == [times(3)]
 
 
-@pytest.mark.parametrize("executable", ["", None, "/usr/sbin/uwsgi", "/opt/app/frozen"])
+AFTER_THE_END = """
+import threading, time
+from test_helper import times
+from fastmlp.kernels import _helper
+
+def work():
+    threading.main_thread().join()
+    helper = _helper.Helper()
+    print(helper.order(times(3))() == _helper.emit(times(3)))
+    helper.close()
+
+threading.Thread(target=work).start()
+"""
+
+
+def test_order_of_a_thread_that_outlives_the_main_one() -> None:
+    """Nothing new may be registered for the end of the interpreter then, nor every thread start."""
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_THE_END],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("executable", ["", None, "/usr/sbin/uwsgi", "/opt/pythonservice.exe"])
 def test_no_helper_without_a_python_to_start(
     monkeypatch: pytest.MonkeyPatch, executable: str | None
 ) -> None:
     monkeypatch.setattr(_helper.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(_helper.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    assert _helper.is_useful()
+    for name in ("python", "python3.13t", "Python.exe", "pythonw.exe", "python_d.exe"):
+        monkeypatch.setattr(sys, "executable", f"/opt/{name}")
+        assert _helper.is_useful()
     monkeypatch.setattr(sys, "executable", executable)
     assert not _helper.is_useful()
 
