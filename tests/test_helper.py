@@ -83,7 +83,7 @@ def test_what_the_helper_does_not_do_is_done_here(
     helper: _helper.Helper, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr(_helper, "COMMAND", command)
-    monkeypatch.setattr(_helper, "PATIENCE", 0.5)
+    monkeypatch.setattr(helper, "_patience", 0.5)
     results = [helper.order(times(factor)) for factor in (3, 5)]
     assert [result() for result in results] == [_helper.emit(times(factor)) for factor in (3, 5)]
 
