@@ -43,16 +43,10 @@ def threads_for(samples: int, count: int | None = None) -> int:
 def _default() -> int:
     text = os.environ.get(VARIABLE)
     if text is None:
-        return _available_cores()
+        return machine.available_cores()
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise ValueError(f"{VARIABLE} must be a whole number from 1 to {MOST}, got {text!r}")
     return int(text)
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Team:

@@ -4,7 +4,6 @@ A thread would gain nothing: one at a time runs Python, and one at a time LLVM.
 """
 
 import contextlib
-import os
 import pickle
 import re
 import subprocess
@@ -18,6 +17,8 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import config
 from numba.core.registry import cpu_target
+
+from .machine import available_cores
 
 COMMAND = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
 PATIENCE = 60.0  # seconds; a part takes two
@@ -118,9 +119,5 @@ def _talk(process: subprocess.Popen[bytes], orders: Orders) -> None:
 
 def is_useful() -> bool:
     """Whether there is a core for a second process, and a Python interpreter to start."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
     interpreter = Path(sys.executable or "").stem.lower()
-    return cores > 1 and re.fullmatch(r"pythonw?(_d|\d.*)?", interpreter) is not None
+    return available_cores() > 1 and bool(re.fullmatch(r"pythonw?(_d|\d.*)?", interpreter))

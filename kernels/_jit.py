@@ -385,10 +385,10 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         if library in _parts:
             library._finalized = True
             return
-        apart = [part for part in _below(library) if part in orders or part in _made_apart]
-        if apart:
-            _parts_of[library] = apart
-        library._linking_libraries = _below(library, apart)
+        by_name = [part for part in _below(library) if part in orders or part in _made_apart]
+        if by_name:
+            _parts_of[library] = by_name
+        library._linking_libraries = _below(library, by_name)
         for part in library._linking_libraries:
             vars(part).pop("_get_module_for_linking", None)
         finalize(library)

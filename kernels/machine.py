@@ -85,6 +85,13 @@ def cpu_features() -> Mapping[str, bool]:
         return {}
 
 
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _vector_bytes() -> int:
     forced = os.environ.get(VECTOR_BYTES_VARIABLE)
     if forced is not None:

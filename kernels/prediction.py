@@ -97,10 +97,18 @@ def workspace_length(network: Network, rows: int = 1) -> int:
     One row is enough for any number of them; with up to 256 a pass shares the reading of weights.
     """
     first = 0 if network.table[0, GAIN] >= 0 else 1
-    widest, outputs = int(network.table[first:, LD].max()), int(network.table[-1, LD])
-    words_each = max(int(network.table[0, SIZE]), widest) // WORD_BITS + 2
-    bits: int = words_each * WORD_BYTES // network.theta.itemsize
-    return widest + min(rows, MICRO_BATCH) * (REGIONS * widest + LEVELS * outputs + bits)
+    inputs, widest = int(network.table[0, SIZE]), int(network.table[first:, LD].max())
+    each = _elements_each(inputs, widest, int(network.table[-1, LD]), network.theta.itemsize)
+    return widest + min(rows, MICRO_BATCH) * each
+
+
+def _elements_each(inputs: int, widest: int, outputs: int, itemsize: int) -> int:
+    """Elements of a workspace for each row: regions, sums of parts, and words of bits."""
+    bits = (max(inputs, widest) // WORD_BITS + 2) * WORD_BYTES // itemsize
+    return REGIONS * widest + LEVELS * outputs + bits
+
+
+elements_each = glue(_elements_each)
 
 
 @cache
@@ -370,9 +378,8 @@ def predict(out, x, network, work):
     widest = 0
     for layer in range(0 if has_scale(network) else 1, table.shape[0]):
         widest = max(widest, table[layer, LD])
-    bits = (max(x.shape[1], widest) // WORD_BITS + 2) * WORD_BYTES // x.itemsize
-    row_size = REGIONS * widest + LEVELS * table[table.shape[0] - 1, LD] + bits
-    most = min((work.shape[0] - widest) // row_size, MICRO_BATCH)
+    each = elements_each(x.shape[1], widest, table[table.shape[0] - 1, LD], x.itemsize)
+    most = min((work.shape[0] - widest) // each, MICRO_BATCH)
     if most < 1:
         raise ValueError("work must have at least workspace_length(network) elements")
     network = borrow(network)

@@ -878,7 +878,7 @@ def _words(typing: Any, flat: Any, offset: Any, count: Any) -> Any:
 def words(flat: Any, offset: int, count: int) -> Any:
     """View int64 [count] of the memory of a flat array from element `offset` on."""
     end = offset + count * 8 // flat.itemsize
-    return np.ascontiguousarray(flat[offset:end]).view(np.int64)
+    return flat[offset:end].view(np.int64)
 
 
 def _panels(

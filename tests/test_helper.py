@@ -1,6 +1,7 @@
 """The second process that makes machine code, and what becomes of its work if it fails."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def test_helper_compiles_by_no_other_settings(
 
 
 AFTER_THE_END = """
-import threading, time
+import threading
 from test_helper import times
 from fastmlp.kernels import _helper
 
@@ -139,8 +140,8 @@ def test_order_of_a_thread_that_outlives_the_main_one() -> None:
 def test_no_helper_without_a_python_to_start(
     monkeypatch: pytest.MonkeyPatch, executable: str | None
 ) -> None:
-    monkeypatch.setattr(_helper.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(_helper.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     for name in ("python", "python3.13t", "Python.exe", "pythonw.exe", "python_d.exe"):
         monkeypatch.setattr(sys, "executable", f"/opt/{name}")
         assert _helper.is_useful()
@@ -149,6 +150,6 @@ def test_no_helper_without_a_python_to_start(
 
 
 def test_no_helper_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_helper.os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(_helper.os, "sched_getaffinity", lambda _: {3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
     assert not _helper.is_useful()

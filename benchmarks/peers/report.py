@@ -45,11 +45,10 @@ def write(figures: Figures, folder: Path, name: str = "peers") -> None:
         before = about
     if "scale" in measured:
         blocks.append(GROWTH.format(name=name))
+        picture.draw_growth(measured["scale"]["figures"], folder / f"{name}-scale.svg")
     (folder / f"{name}.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     if "training" in measured:
         picture.draw_training(measured["training"]["figures"], folder / f"{name}.svg")
-    if "scale" in measured:
-        picture.draw_growth(measured["scale"]["figures"], folder / f"{name}-scale.svg")
 
 
 def main() -> None:
