@@ -5,7 +5,7 @@ import math
 import os
 import reprlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,18 @@ def open_inputs(X: ArrayLike, features: int, name: str = "X") -> Rows:
     if rows.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {rows.shape}")
     return rows
+
+
+def is_input(X: ArrayLike, features: int, dtype: np.dtype[Any]) -> TypeGuard[NDArray[Any]]:
+    """Return whether `open_inputs` and `dense` would return X itself: no more than a look at it."""
+    return (
+        type(X) is np.ndarray
+        and X.dtype == dtype
+        and X.ndim == 2
+        and X.shape[1] == features
+        and X.size > 0
+        and X.flags.carray
+    )
 
 
 def dense(rows: Rows, dtype: np.dtype[Any]) -> NDArray[Any]:

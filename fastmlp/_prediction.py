@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
 from ._arrays import blocks
-from ._checks import check_finite, dense, is_ready, open_inputs
+from ._checks import check_finite, dense, is_input, is_ready, open_inputs
 from .architecture import Architecture
 from .kernels import Network, machine
 from .kernels import team as kernel_team
@@ -47,15 +47,25 @@ class Predictor:
 
     def __call__(self, X: ArrayLike, softmax: bool = False, threads: int | None = None) -> Array:
         """Return the outputs [n, O] for X [n, I], which is checked."""
-        rows, network = open_inputs(X, self._inputs), self._networks[softmax]
-        out = np.empty((rows.shape[0], self._outputs), self._dtype)
+        network = self._networks[softmax]
+        if is_input(X, self._inputs, self._dtype):
+            return self._outputs_of(X, network, threads, X)
+        rows = open_inputs(X, self._inputs)
         if is_ready(rows, self._dtype):
-            self._fill(out, dense(rows, self._dtype), network, threads, X)
-            return out
+            return self._outputs_of(dense(rows, self._dtype), network, threads, X)
+        out = np.empty((rows.shape[0], self._outputs), self._dtype)
         # no more is converted than a team takes at a time
         for part in blocks(rows.shape, PASS * threads_for(len(out), threads)):
             x = dense(rows[part], self._dtype)
             self._fill(out[part], x, network, threads, X, part.start)
+        return out
+
+    def _outputs_of(
+        self, x: Array, network: Network, threads: int | None, source: ArrayLike
+    ) -> Array:
+        """The outputs for x, all rows of the source."""
+        out = np.empty((x.shape[0], self._outputs), self._dtype)
+        self._fill(out, x, network, threads, source)
         return out
 
     def _fill(

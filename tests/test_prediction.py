@@ -143,6 +143,43 @@ def test_bits_do_not_depend_on_threads(threads: str, monkeypatch: pytest.MonkeyP
     assert case.net.decision_function(case.X).tobytes() == expected
 
 
+def unaligned(array: Any) -> Any:
+    """The same one byte on."""
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    memory[:] = np.frombuffer(array.tobytes(), np.uint8)
+    return memory.view(array.dtype).reshape(array.shape)
+
+
+def read_only(array: Any) -> Any:
+    """The same, not to be written to."""
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "columns first": np.asfortranarray,
+    "every second row": lambda X: np.repeat(X, 2, axis=0)[::2],
+    "part of the columns": lambda X: np.hstack([X, X])[:, : X.shape[1]],
+    "float64": lambda X: X.astype(np.float64),
+    "the other byte order": lambda X: X.astype(X.dtype.newbyteorder()),
+    "unaligned": unaligned,
+    "read-only": read_only,
+    "a subclass": lambda X: X.view(np.recarray),
+    "a masked array": np.ma.asarray,
+    "lists": lambda X: X.tolist(),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("form", FORMS)
+def test_inputs_of_any_form(form: str, rows: int) -> None:
+    net = fm.MLP([7, 9, 3], seed=0)
+    X = np.random.default_rng(0).normal(size=(rows, 7)).astype(np.float32)
+    expected = net.decision_function(X).tobytes()
+    assert net.decision_function(FORMS[form](X)).tobytes() == expected
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_probabilities(dtype: str) -> None:
     net = fm.MLP([4, 30, 21], seed=0, dtype=dtype)
