@@ -13,7 +13,17 @@ from . import clip, machine
 from ._jit import entry, glue, kernel
 from .loss import can_be_turned, row_weight
 from .network import Sink, backward, forward, gather, loss_and_delta
-from .optimizer import ADD, KEEP, Parameters, add, apply, make_rule, scale, with_rate
+from .optimizer import (
+    ADD,
+    KEEP,
+    Parameters,
+    add,
+    apply,
+    is_plain_descent,
+    make_rule,
+    scale,
+    with_rate,
+)
 from .plan import (
     TENSOR_COLUMN,
     TENSOR_LAYER,
@@ -108,7 +118,7 @@ def update(plan, work, parameters, rule, job, team):
     if job.clip != clip.NONE:
         clip.measure(plan, work, parameters.gradient, job.threads)
         barrier(team, job.threads)
-    factor, chunk = 1.0, 0
+    factor, chunk, is_plain = 1.0, 0, is_plain_descent(rule)
     block = machine.STRIP_ROWS * lanes(parameters.theta)  # stays in L1 while it is scaled and used
     if job.clip == clip.ALL:
         factor = clip.factor(work.norms, job.limit)
@@ -119,11 +129,13 @@ def update(plan, work, parameters, rule, job, team):
             factor = clip.factor(work.norms[chunk : chunk + chunks], job.limit)
             chunk += chunks
         low, high = share(length, UPDATE_GRAIN, work.member, job.threads)
-        own = with_rate(rule, rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN]))
+        rate = rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN])
+        # to plain gradient descent a smaller gradient is a lower rate
+        own = with_rate(rule, rate * factor if is_plain else rate)
         for at in range(low, high, block):
             size = min(block, high - at)
             g = matrix(parameters.gradient, offset + at, 1, size, size)
-            if factor != 1.0:
+            if factor != 1.0 and not is_plain:
                 scaled = strip_of(plan, work, size)
                 scale(scaled, g, factor)
                 g = scaled
