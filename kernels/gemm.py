@@ -2,8 +2,8 @@
 
 Forward Z = A W + b is `multiply`, or `multiply_narrow` for parts of a narrow output; backward
 dA = dZ W^T is `multiply_by_transpose`, or for few rows or units made by `add_row_products`; the
-weight gradient dW = A^T dZ is `multiply_transposed`, or `descend` where gradient descent takes it
-at once.
+weight gradient dW = A^T dZ is `multiply_transposed`, `multiply_transposed_narrow` for few outputs,
+or `descend` where gradient descent takes it at once.
 
 `a` is a row-major matrix. `c`, `b` and `start` are row-major matrices, or panels of columns
 (`simd.panels`), whose widths are a multiple of the vector's lanes; `start` may have one row, which
@@ -33,6 +33,7 @@ from .simd import (
     load,
     panel_of,
     panels,
+    panels_of,
     store,
     transpose_block,
 )
@@ -101,6 +102,69 @@ def multiply_transposed_row(c, a, b, start, chosen, ahead):
             store(panel, row, 0, fma(broadcast(a, 0, i), factor, total))
 
 
+@inlined
+def eight_rows(first, last):
+    """Eight rows from one on; in place of those behind the last, that one again."""
+    m, n, o, p = first, min(first + 1, last), min(first + 2, last), min(first + 3, last)
+    q, r, s = min(first + 4, last), min(first + 5, last), min(first + 6, last)
+    return m, n, o, p, q, r, s, min(first + 7, last)
+
+
+@inlined
+def eight_factors(a, rows, k):
+    """Element k of each of eight rows, in every lane."""
+    m, n, o, p, q, r, s, t = rows
+    first = broadcast(a, m, k), broadcast(a, n, k), broadcast(a, o, k), broadcast(a, p, k)
+    return first + (broadcast(a, q, k), broadcast(a, r, k), broadcast(a, s, k), broadcast(a, t, k))
+
+
+@inlined
+def load_eight(c, rows):
+    """The only vector of each of eight rows."""
+    m, n, o, p, q, r, s, t = rows
+    first = load(c, m, 0), load(c, n, 0), load(c, o, 0), load(c, p, 0)
+    return first + (load(c, q, 0), load(c, r, 0), load(c, s, 0), load(c, t, 0))
+
+
+@inlined
+def store_eight(c, rows, values):
+    """Replace them."""
+    m, n, o, p, q, r, s, t = rows
+    v0, v1, v2, v3, v4, v5, v6, v7 = values
+    store(c, m, 0, v0)
+    store(c, n, 0, v1)
+    store(c, o, 0, v2)
+    store(c, p, 0, v3)
+    store(c, q, 0, v4)
+    store(c, r, 0, v5)
+    store(c, s, 0, v6)
+    store(c, t, 0, v7)
+
+
+@kernel
+def multiply_narrow(c, a, b, start, chosen=None):
+    """`multiply` for one vector of columns: c [M, v] = start + a [M, K] b [K, v].
+
+    The same bits. A row of b is a cache line and follows the one before, so nothing has to be asked
+    for; in small products the asking would take longer than the FMAs.
+    """
+    last, last_start = a.shape[0] - 1, start.shape[0] - 1
+    for m in range(0, a.shape[0], 8):
+        if m < last:
+            rows = eight_rows(m, last)
+            sums = load_eight(start, eight_rows(min(m, last_start), last_start))
+            for k in range(a.shape[1]):
+                row = k if chosen is None else chosen[k]
+                sums = add_outer_product(sums, eight_factors(a, rows, k), (load(b, row, 0),))
+            store_eight(c, rows, sums)
+        else:
+            total = load(start, min(m, last_start), 0)
+            for k in range(a.shape[1]):
+                row = k if chosen is None else chosen[k]
+                total = fma(broadcast(a, m, k), load(b, row, 0), total)
+            store(c, m, 0, total)
+
+
 def _product(turned):
     @kernel
     def panel_without_zeros(c, j, a, b, start, chosen, ahead, nonzero, top, end, width):
@@ -144,51 +208,17 @@ def _product(turned):
     return product
 
 
-multiply = _product(turned=False)  # c [M, N] = start [M, N] + a [M, K] b [K, N]
-multiply_transposed = _product(turned=True)  # the same with a^T, for a [K, M]
+multiply_wide = _product(turned=False)
+multiply_transposed = _product(turned=True)  # c [M, N] = start [M, N] + a^T b, a [K, M], b [K, N]
 
 
-@inlined
-def eight_factors(a, row, k):
-    """a[row, k] to a[row + 7, k], each in every lane."""
-    first = broadcast(a, row, k), broadcast(a, row + 1, k), broadcast(a, row + 2, k)
-    second = broadcast(a, row + 3, k), broadcast(a, row + 4, k), broadcast(a, row + 5, k)
-    return first + second + (broadcast(a, row + 6, k), broadcast(a, row + 7, k))
-
-
-@inlined
-def store_eight(c, row, values):
-    """Replace the only vector of each of eight rows."""
-    s, t, u, r, x, y, z, w = values
-    store(c, row, 0, s)
-    store(c, row + 1, 0, t)
-    store(c, row + 2, 0, u)
-    store(c, row + 3, 0, r)
-    store(c, row + 4, 0, x)
-    store(c, row + 5, 0, y)
-    store(c, row + 6, 0, z)
-    store(c, row + 7, 0, w)
-
-
-@kernel
-def multiply_narrow(c, a, b, start):
-    """`multiply` for one vector of columns, a small depth, and one row of `start`.
-
-    c [M, v] = start [1, v] + a [M, K] b [K, v]. The same bits, but neither lists nor asking: for
-    depths of a few vectors they would take longer than the products.
-    """
-    eights = a.shape[0] // 8 * 8
-    first = load(start, 0, 0)
-    for m in range(0, eights, 8):
-        sums = first, first, first, first, first, first, first, first
-        for k in range(a.shape[1]):
-            sums = add_outer_product(sums, eight_factors(a, m, k), (load(b, k, 0),))
-        store_eight(c, m, sums)
-    for m in range(eights, a.shape[0]):
-        total = first
-        for k in range(a.shape[1]):
-            total = fma(broadcast(a, m, k), load(b, k, 0), total)
-        store(c, m, 0, total)
+@glue
+def multiply(c, a, b, start, chosen=None, ahead=None, nonzero=None):
+    """c [M, N] = start [M, N] + a [M, K] b [K, N]."""
+    if vectors_of(c) == 1:
+        multiply_narrow(panel_of(c, 0), a, panel_of(b, 0), panel_of(start, 0), chosen)
+    else:
+        multiply_wide(c, a, b, start, chosen, ahead, nonzero)
 
 
 @glue
@@ -328,6 +358,52 @@ def pack(dst, src, j):
     for x in range(dst.shape[0]):
         for i in range(src.shape[0]):
             store(dst[x], i, 0, load(src, i, j + x * v))
+
+
+@inlined
+def leaves_lanes_empty(units, columns, rows, v):
+    """Whether so few `columns` are units' that b^T a, transposed, is faster than a^T b.
+
+    Lanes are inputs there, and none is empty. With few rows the transposition costs too much.
+    """
+    return columns <= PANEL_VECTORS * v and 3 * units <= 2 * columns <= rows
+
+
+@kernel
+def multiply_transposed_narrow(c, a, b, units, every, memory, place, is_first):
+    """c [M, N] = a^T b, or unless `is_first` c + a^T b, for a [K, M] and b [K, N], as b^T a.
+
+    Of b only the first `units` columns are read, the others being zero; N is at most four vectors.
+    The same bits as of `multiply_transposed`. (4 N + 1) vectors of scratch are in `memory` from
+    `place` on; every: 0, 1, 2 ... up to K, M and N.
+    """
+    v, (count, rows) = lanes(c), c.shape[:2]
+    columns, whole = count * v, rows // v * v
+    zeros = panels(memory, place + PANEL_VECTORS * columns * v, PANEL_VECTORS, 1, 0, v)
+    zero = fill(load(zeros[0], 0, 0), 0.0)
+    store(zeros[0], 0, 0, zero)
+    across = panels(memory, place, PANEL_VECTORS, columns, columns * v, v)
+    for x in range(PANEL_VECTORS):
+        for n in range(units, columns):
+            store(across[x], n, 0, zero)
+    i, nothing = 0, nothing_known(every)
+    while i < whole:
+        width = next_width((whole - i) // v)
+        part, sums = c[:, i : i + width * v], across[:width]
+        own, start = sums[:, :units], zeros[:width]
+        if not is_first:
+            transpose(sums, part)
+            start = own
+        inputs, ahead = panels_of(a, i, width), columns_ahead(b, every)
+        multiply_transposed(own, b[:, :units], inputs, start, every[:units], ahead, nothing)
+        transpose(part, sums)
+        i += width * v
+    if whole < rows:
+        rest, factors, outputs = c[:, whole:], a[:, whole:], panels_of(b, 0, count)
+        start = zeros[:count] if is_first else rest
+        ahead = columns_ahead(factors, every)
+        chosen = every[: rows - whole]
+        multiply_transposed(rest, factors, outputs, start, chosen, ahead, nothing)
 
 
 @inlined

@@ -14,7 +14,7 @@ of it is named in `plan.py`.
 from typing import Any, NamedTuple
 
 from . import machine
-from ._jit import apart, glue, kernel
+from ._jit import apart, glue, inlined, kernel
 from .activation import activation_backward, activation_forward, slope_backward
 from .dropout import draw_mask, multiply_by
 from .features import gather_features
@@ -24,10 +24,12 @@ from .gemm import (
     columns_together,
     descend,
     is_packed,
+    leaves_lanes_empty,
     multiply,
     multiply_by_transpose,
     multiply_narrow,
     multiply_transposed,
+    multiply_transposed_narrow,
     next_width,
     nothing_known,
     pack,
@@ -588,7 +590,8 @@ def learn_rows(
 
     Of the features, which also count from `top`, `a` has those from number `first` on. Plain
     gradient descent takes each tile while it is in registers, else a strip is made in L1, or where
-    it is kept. The penalty's gradient is what the sums begin with.
+    it is kept; of few outputs with inputs across the lanes. The penalty's gradient is what the sums
+    begin with.
     The first columns of the first layer ask for the upcoming rows, so that they arrive while there
     is much to compute.
     """
@@ -599,12 +602,15 @@ def learn_rows(
     is_penalized = p.start == 0 and (l2 > 0 or l1 > 0)
     rule = rule_of(plan, sink, layer, WEIGHT)
     is_plain = is_plain_descent(rule) and p.rows <= DESCENT_BLOCK and not (is_penalized and l1 > 0)
+    units = min(high, plan.table[layer, SIZE]) - low
+    is_narrow = leaves_lanes_empty(units, high - low, p.rows, v) and not is_plain
+    is_narrow = is_narrow and not asks_or_chooses(plan, p, layer)
     while j < high:
         width = next_width((high - j) // v)
         if is_plain:
             width = min(width, max(DESCENT_BLOCK // p.rows, 1))
         b = panels_of(dz, j - low, width)
-        if is_packed(p.rows, a.shape[1]):
+        if not is_narrow and is_packed(p.rows, a.shape[1]):
             b = packed_deltas_of(plan, work, p, width)
             pack(b, dz, j - low)
         is_first = layer == 1 and j == low
@@ -635,12 +641,24 @@ def learn_rows(
                     fill_rows(g, 0.0)
                 places = places_of(work, features[at:done], i)
                 part, later = a[:, at - first : done - first], further(ahead, at - first)
-                nonzero = nonzero_of(plan, work, layer, at)
-                multiply_transposed(c, part, b, start, places, later, nonzero)
+                if is_narrow:
+                    multiply_transposed_narrow(
+                        c, part, dz, units, work.every, work.private, plan.packed_deltas,
+                        not is_penalized,
+                    )  # fmt: skip
+                else:
+                    nonzero = nonzero_of(plan, work, layer, at)
+                    multiply_transposed(c, part, b, start, places, later, nonzero)
                 if rule.code != KEEP:
                     apply(rule, sink.parameters, place, inputs * v, g)
                 i, at = end, done
         j += width * v
+
+
+@inlined
+def asks_or_chooses(plan, p, layer):
+    """Whether the gradient's product asks for upcoming inputs, or leaves out rows: it alone can."""
+    return skips_features(plan, layer) or (layer == 1 and p.rows <= ASKED_ROWS)
 
 
 @kernel

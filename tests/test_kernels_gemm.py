@@ -85,6 +85,13 @@ def multiply_transposed(memory, c, a, b, start):
 
 
 @kernel
+def multiply_transposed_narrow(memory, c, a, b, units, every, scratch, is_first):
+    """As the gradient of a narrow output layer's weights is made."""
+    c, a, b = panels_at(memory, c), matrix_at(memory, a), matrix_at(memory, b)
+    gemm.multiply_transposed_narrow(c, a, b, units, every, memory, scratch.offset, is_first)
+
+
+@kernel
 def multiply_chosen(memory, c, a, b, start, chosen, nonzero=None):
     """As the first layer uses it, some of whose inputs are left out."""
     gemm.multiply(
@@ -262,6 +269,43 @@ def test_a_narrow_product_has_the_bits_of_any_other(
     multiply(expected.array, c, a, b, start)
     multiply_narrow(memory.array, c, a, b, start)
     assert_same(memory, expected)
+
+
+@pytest.mark.jit
+@DTYPES
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 200),
+    depth=st.integers(1, 70) | st.integers(380, 420),
+    vectors=st.integers(1, gemm.PANEL_VECTORS),
+    is_first=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_few_outputs_have_the_bits_of_many(
+    dtype: type, rows: int, depth: int, vectors: int, is_first: bool, seed: int
+) -> None:
+    rng, columns = np.random.default_rng(seed), vectors * vector_lanes(dtype)
+    units = int(rng.integers(1, columns + 1))
+    memory = Memory(dtype, rng)
+    a = memory.place(depth, rows, rng.normal(size=(depth, rows)))
+    b = memory.place(depth, columns, padded(rng.normal(size=(depth, units)), columns))
+    c = memory.place(rows, columns, packed=True)
+    before = padded(rng.normal(size=(rows, units)), columns) * (not is_first)
+    start = memory.place(rows, columns, before)
+    if not is_first:
+        memory[c] = before
+    vectors_of_scratch = gemm.PANEL_VECTORS * columns + 1
+    scratch = memory.place(1, vectors_of_scratch * vector_lanes(dtype))
+    expected = memory.copy()
+    multiply_transposed(expected.array, c, a, b, start)
+    multiply_transposed_narrow(memory.array, c, a, b, units, EVERY, scratch, is_first)
+    memory[scratch] = np.nan
+    assert_same(memory, expected)
+
+
+def padded(values: np.ndarray, columns: int) -> np.ndarray:
+    """The values, and zeros behind them in each row."""
+    return np.hstack([values, np.zeros((len(values), columns - values.shape[1]))])
 
 
 @DTYPES

@@ -19,9 +19,11 @@ from fastmlp.kernels.gemm import (
     columns_ahead,
     columns_together,
     is_packed,
+    leaves_lanes_empty,
     multiply,
     multiply_by_transpose,
     multiply_transposed,
+    multiply_transposed_narrow,
     next_width,
     pack,
     store_row_products,
@@ -121,6 +123,12 @@ def dense_gradient(
                     near = matrix(scratch, copied, rows, count, together)
                     keep(near, factors)
                     factors = near
+                if leaves_lanes_empty(outputs, high - low, rows, v):
+                    c = panels(dw, i * v, (high - low) // v, count, inputs * v, v)
+                    multiply_transposed_narrow(
+                        c, factors, own, outputs, every, scratch, packed, first == 0
+                    )
+                    continue
                 while j < high:
                     width = (high - j) // v
                     b = panels_of(own, j - low, width)
