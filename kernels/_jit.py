@@ -341,7 +341,7 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
     # both with much that only compiling needs
     from numba.core.inline_closurecall import InlineWorker
 
-    from ._helper import Helper, is_useful
+    from ._helper import Helper, is_useful, optimize
 
     package = __name__.rpartition(".")[0]
     translations: dict[Any, Any] = {}
@@ -450,6 +450,7 @@ def _one_module(entry: Callable[..., Any]) -> Iterator[None]:
         (ir.Loc, "__deepcopy__"): lambda place, _: place,
         (ir.VarMap, "__deepcopy__"): copied_variables,
         (JITCodeLibrary, "_optimize_functions"): simplify,
+        (JITCodeLibrary, "_optimize_final_module"): optimize,
         (JITCodeLibrary, "finalize"): finalize_whole,
         (JITCodeLibrary, "_finalize_final_module"): finish_whole,
         (InlineWorker, "run_untyped_passes"): translate,

@@ -361,12 +361,14 @@ def pack(dst, src, j):
 
 
 @inlined
-def leaves_lanes_empty(units, columns, rows, v):
-    """Whether so few `columns` are units' that b^T a, transposed, is faster than a^T b.
+def leaves_lanes_empty(units, columns, rows, inputs, v):
+    """Whether b^T a, transposed, is faster than a^T b [inputs, columns] with so few `units` in it.
 
-    Lanes are inputs there, and none is empty. With few rows the transposition costs too much.
+    Lanes are inputs there, and none is empty. The transposition costs too much with few rows, and
+    whatever comes before the products with few inputs.
     """
-    return columns <= PANEL_VECTORS * v and 3 * units <= 2 * columns <= rows
+    is_narrow = columns <= PANEL_VECTORS * v and 3 * units <= 2 * columns
+    return is_narrow and 2 * columns <= rows and PANEL_VECTORS * v <= inputs
 
 
 @kernel

@@ -603,8 +603,8 @@ def learn_rows(
     rule = rule_of(plan, sink, layer, WEIGHT)
     is_plain = is_plain_descent(rule) and p.rows <= DESCENT_BLOCK and not (is_penalized and l1 > 0)
     units = min(high, plan.table[layer, SIZE]) - low
-    is_narrow = leaves_lanes_empty(units, high - low, p.rows, v) and not is_plain
-    is_narrow = is_narrow and not asks_or_chooses(plan, p, layer)
+    is_narrow = leaves_lanes_empty(units, high - low, p.rows, a.shape[1], v)
+    is_narrow = is_narrow and not (is_plain or asks_or_chooses(plan, p, layer))
     while j < high:
         width = next_width((high - j) // v)
         if is_plain:

@@ -69,6 +69,27 @@ def test_object_code_is_found_by_name() -> None:
     assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(6) == 66
 
 
+def test_functions_of_a_module_lose_what_nobody_reads() -> None:
+    library = cpu_target.target_context.codegen().create_library("inner and outer")
+    library._final_module = llvm.parse_assembly(
+        """
+        define linkonce_odr i64 @inner(i64 %x, i64 %unread) noinline {
+            %y = mul i64 %x, %x
+            ret i64 %y
+        }
+        define i64 @outer(i64 %x, i64 %unread) noinline {
+            %y = call i64 @inner(i64 %x, i64 7)
+            ret i64 %y
+        }
+        """
+    )
+    _helper.optimize(library)
+    functions = {f.name: f for f in library._final_module.functions}
+    assert {name: len([*f.arguments]) for name, f in functions.items()} == {"inner": 1, "outer": 2}
+    assert functions["inner"].linkage.name == "internal"  # no other module calls it
+    assert functions["outer"].linkage.name == "external"
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -123,7 +123,7 @@ def dense_gradient(
                     near = matrix(scratch, copied, rows, count, together)
                     keep(near, factors)
                     factors = near
-                if leaves_lanes_empty(outputs, high - low, rows, v):
+                if leaves_lanes_empty(outputs, high - low, rows, count, v):
                     c = panels(dw, i * v, (high - low) // v, count, inputs * v, v)
                     multiply_transposed_narrow(
                         c, factors, own, outputs, every, scratch, packed, first == 0
