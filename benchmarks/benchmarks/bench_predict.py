@@ -8,7 +8,7 @@ from fastmlp.threads import resolve
 
 from .common import LIBRARIES, NumpyNetwork, limit_blas, make_network, synthetic
 
-CALLS = 1000
+CALLS_OF_ONE = 1024
 
 
 class Predict:
@@ -28,26 +28,38 @@ class Predict:
 
 
 class Jitted:
-    """A thousand predictions of one row each, by a 16-64-64-4 network inside a jitted loop."""
+    """1,024 predictions inside a jitted loop, of one row or 64 a call."""
 
-    params = (["relu", "tanh", "softplus"],)
-    param_names = ("activation",)
+    params = (
+        [
+            "4-32-16-4 tanh",
+            "16-64-64-4 relu",
+            "16-64-64-4 tanh",
+            "16-64-64-4 softplus",
+            "784-128-10 softplus",
+        ],
+        [1, 64],
+    )
+    param_names = ("network", "rows")
 
-    def setup(self, activation):
+    def setup(self, network, rows):
         from fastmlp import kernels
 
-        net = MLP([16, 64, 64, 4], activation=activation, loss="squared_error", seed=0)
-        network = net.jitted()
-        work = np.empty(kernels.workspace_length(network), net.dtype)
+        sizes, activation = network.split()
+        inputs, *hidden, outputs = map(int, sizes.split("-"))
+        net = MLP([inputs, *hidden, outputs], activation=activation, loss="squared_error", seed=0)
+        arrays = net.jitted()
+        work = np.empty(kernels.workspace_length(arrays, rows), net.dtype)
+        x, out = np.ones((rows, inputs), net.dtype), np.empty((rows, outputs), net.dtype)
 
         @njit
-        def loop(out, x, network, work):
-            for _ in range(CALLS):
-                kernels.predict(out, x, network, work)
+        def loop(out, x, arrays, work):
+            for _ in range(CALLS_OF_ONE // len(x)):
+                kernels.predict(out, x, arrays, work)
 
-        self.arguments = np.empty((1, 4), net.dtype), np.ones((1, 16), net.dtype), network, work
+        self.arguments = out, x, arrays, work
         self.loop = loop
         self.loop(*self.arguments)
 
-    def time_thousand_rows(self, activation):
+    def time_1024_rows(self, network, rows):
         self.loop(*self.arguments)

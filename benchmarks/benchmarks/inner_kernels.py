@@ -1,8 +1,9 @@
 """The inner kernels in wrappers that Python can call, and the FMA peak of a core.
 
 Inner kernels take matrices over raw memory, which Python cannot make. The wrappers take flat
-arrays, aligned as `fastmlp.layout.aligned_zeros` makes them, and sizes. They follow the kernels'
-signatures; everything else in the suite uses the public names alone and runs on older commits too.
+arrays, aligned as `fastmlp.layout.aligned_zeros` makes them, and sizes; they are compiled as the
+program is, in one module with all that they call. They follow the kernels' signatures; everything
+else in the suite uses the public names alone and runs on older commits too.
 """
 
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from fastmlp.kernels._jit import OPTIONS
+from fastmlp.kernels._jit import OPTIONS, entry
 from fastmlp.kernels.activation import activation_backward, activation_forward
 from fastmlp.kernels.gemm import (
     PANEL_VECTORS,
@@ -50,7 +51,7 @@ def padded(like, columns):
     return (columns + line - 1) // line * line
 
 
-@njit(**OPTIONS)
+@entry
 def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs):
     """Z [B, O] = A [B, I] W [I, O] + b; Z in a block for each owner of columns, W packed."""
     v, (top, bottom, low, high) = lanes(z), part
@@ -66,7 +67,7 @@ def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs
         barrier(team, threads)
 
 
-@njit(**OPTIONS)
+@entry
 def dense_backward(
     times, team, threads, part, da, dz, w, scratch, zeros, every, batch, inputs, outputs
 ):
@@ -99,7 +100,7 @@ def dense_backward(
         barrier(team, threads)
 
 
-@njit(**OPTIONS)
+@entry
 def dense_gradient(
     times, team, threads, part, dw, a, dz, scratch, zeros, every, batch, inputs, outputs
 ):
@@ -143,21 +144,21 @@ def dense_gradient(
         barrier(team, threads)
 
 
-@njit(**OPTIONS)
+@entry
 def activate(a, z, code, rows, columns):
     """a <- f(z), the columns in whole vectors."""
     values, slopes = matrix(z, 0, rows, columns, columns), matrix(z, 0, 1, columns, columns)
     activation_forward(matrix(a, 0, rows, columns, columns), values, code, 0.0, slopes)
 
 
-@njit(**OPTIONS)
+@entry
 def differentiate(da, a, code, rows, columns):
     """da <- f'(z) da for a = f(z), the columns in whole vectors."""
     values, slopes = matrix(a, 0, rows, columns, columns), matrix(a, 0, 1, columns, columns)
     activation_backward(matrix(da, 0, rows, columns, columns), values, code, 0.0, slopes)
 
 
-@njit(**OPTIONS)
+@entry
 def adapt(theta, m, v, g, hyper, row, times):
     """Adam's update of theta, m and v, so many times; hyper and row as `fit` hands them over."""
     n, rule = len(theta), make_rule(ADAM, hyper, row)
