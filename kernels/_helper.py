@@ -4,6 +4,7 @@ A thread would gain nothing: one at a time runs Python, and one at a time LLVM.
 """
 
 import contextlib
+import hashlib
 import pickle
 import re
 import subprocess
@@ -29,25 +30,26 @@ _numbas_optimize = JITCodeLibrary._optimize_final_module  # `_jit` has `optimize
 def optimize(library: Any) -> None:
     """Optimise a module as Numba would, without the arguments that nobody reads.
 
-    Of an array, kernels read less than half of what Numba hands on. Only functions that are known
-    to have no other callers lose arguments, and then no other module may take them for its own: so
-    they are internal, but not to Numba's passes, which merge what has a single caller into it,
-    however large it is.
+    Of an array, kernels read less than half of what Numba hands on. Only internal functions lose
+    arguments, since all callers are known. What is left gets a name of its own, by that of the
+    module's entry: other modules may have left out others.
     """
     module = library._final_module
-    _set_linkage(module, "linkonce_odr", "internal")
+    names = sorted(f.name for f in _defined(module, "external"))
+    suffix = hashlib.sha256("".join(names).encode()).hexdigest()[:8]
+    for function in _defined(module, "linkonce_odr"):
+        function.linkage = "internal"
     passes = llvm.create_new_module_pass_manager()
     passes.add_dead_arg_elimination_pass()
     passes.run(module, library._codegen._pass_builder())
-    _set_linkage(module, "internal", "linkonce_odr")
+    for function in _defined(module, "internal"):
+        function.linkage = "linkonce_odr"
+        function.name = f"{function.name}.{suffix}"
     _numbas_optimize(library)
-    _set_linkage(library._final_module, "linkonce_odr", "internal")
 
 
-def _set_linkage(module: Any, before: str, after: str) -> None:
-    for function in module.functions:
-        if not function.is_declaration and function.linkage.name == before:
-            function.linkage = after
+def _defined(module: Any, linkage: str) -> list[Any]:
+    return [f for f in module.functions if not f.is_declaration and f.linkage.name == linkage]
 
 
 def emit(bitcode: bytes) -> bytes:
