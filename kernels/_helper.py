@@ -31,12 +31,11 @@ def optimize(library: Any) -> None:
     """Optimise a module as Numba would, without the arguments that nobody reads.
 
     Of an array, kernels read less than half of what Numba hands on. Only internal functions lose
-    arguments, since all callers are known. What is left gets a name of its own, by that of the
-    module's entry: other modules may have left out others.
+    arguments, since all callers are known. What is left is named after the whole module: in another
+    one, or another version of this, it may have lost others.
     """
     module = library._final_module
-    names = sorted(f.name for f in _defined(module, "external"))
-    suffix = hashlib.sha256("".join(names).encode()).hexdigest()[:8]
+    suffix = hashlib.sha256(module.as_bitcode()).hexdigest()[:16]
     for function in _defined(module, "linkonce_odr"):
         function.linkage = "internal"
     passes = llvm.create_new_module_pass_manager()

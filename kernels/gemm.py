@@ -1,6 +1,6 @@
 """The three matrix products of an MLP, nearly all from one register tile.
 
-Forward Z = A W + b is `multiply`, or `multiply_narrow` for parts of a narrow output; backward
+Forward Z = A W + b is `multiply`, which is `multiply_narrow` for one vector of columns; backward
 dA = dZ W^T is `multiply_by_transpose`, or for few rows or units made by `add_row_products`; the
 weight gradient dW = A^T dZ is `multiply_transposed`, `multiply_transposed_narrow` for few outputs,
 or `descend` where gradient descent takes it at once.
@@ -145,8 +145,8 @@ def store_eight(c, rows, values):
 def multiply_narrow(c, a, b, start, chosen=None):
     """`multiply` for one vector of columns: c [M, v] = start + a [M, K] b [K, v].
 
-    The same bits. A row of b is a cache line and follows the one before, so nothing has to be asked
-    for; in small products the asking would take longer than the FMAs.
+    The same bits. Rows of b lie side by side, so nothing has to be asked for; in small products the
+    asking would take longer than the FMAs.
     """
     last, last_start = a.shape[0] - 1, start.shape[0] - 1
     for m in range(0, a.shape[0], 8):
@@ -361,11 +361,11 @@ def pack(dst, src, j):
 
 
 @inlined
-def leaves_lanes_empty(units, columns, rows, inputs, v):
-    """Whether b^T a, transposed, is faster than a^T b [inputs, columns] with so few `units` in it.
+def takes_narrow_product(rows, inputs, units, columns, v):
+    """Whether dW = A^T dZ [inputs, columns], of which `units` are not zero, is made as dZ^T A.
 
-    Lanes are inputs there, and none is empty. The transposition costs too much with few rows, and
-    whatever comes before the products with few inputs.
+    Lanes are inputs there, and none is empty. It has to be transposed, which costs too much with
+    few rows or inputs; and the scratch, for packed deltas, has four vectors for each row.
     """
     is_narrow = columns <= PANEL_VECTORS * v and 3 * units <= 2 * columns
     return is_narrow and 2 * columns <= rows and PANEL_VECTORS * v <= inputs

@@ -24,7 +24,6 @@ from .gemm import (
     columns_together,
     descend,
     is_packed,
-    leaves_lanes_empty,
     multiply,
     multiply_by_transpose,
     multiply_narrow,
@@ -34,6 +33,7 @@ from .gemm import (
     nothing_known,
     pack,
     store_row_products,
+    takes_narrow_product,
     takes_products_of_rows,
     units_summed,
 )
@@ -603,7 +603,7 @@ def learn_rows(
     rule = rule_of(plan, sink, layer, WEIGHT)
     is_plain = is_plain_descent(rule) and p.rows <= DESCENT_BLOCK and not (is_penalized and l1 > 0)
     units = min(high, plan.table[layer, SIZE]) - low
-    is_narrow = leaves_lanes_empty(units, high - low, p.rows, a.shape[1], v)
+    is_narrow = takes_narrow_product(p.rows, a.shape[1], units, high - low, v)
     is_narrow = is_narrow and not (is_plain or asks_or_chooses(plan, p, layer))
     while j < high:
         width = next_width((high - j) // v)

@@ -130,7 +130,7 @@ def update(plan, work, parameters, rule, job, team):
             chunk += chunks
         low, high = share(length, UPDATE_GRAIN, work.member, job.threads)
         rate = rate_of(plan, tensor[TENSOR_LAYER], tensor[TENSOR_COLUMN])
-        # to plain gradient descent a smaller gradient is a lower rate
+        # plain gradient descent takes a lower rate, and needs no copy of a smaller gradient
         own = with_rate(rule, rate * factor if is_plain else rate)
         for at in range(low, high, block):
             size = min(block, high - at)

@@ -64,6 +64,20 @@ BAD_X: dict[str, Case] = {
     "no features": (X[:, :0], ValueError, SHAPE + "(6, 0)"),
     "one sample without its dimension": (X[0], ValueError, SHAPE + "(3,)"),
     "three dimensions": (X[None], ValueError, SHAPE + "(1, 6, 3)"),
+    **{
+        f"shape {shape} of the network's dtype": (np.ones(shape, np.float32), ValueError, words)
+        for shape, words in (
+            ((6, 2), SHAPE + "(6, 2)"),
+            ((3,), SHAPE + "(3,)"),
+            ((1, 6, 3), SHAPE + "(1, 6, 3)"),
+            ((0, 3), "must hold at least one sample, got shape (0, 3)"),
+        )
+    },
+    "masked": (
+        np.ma.masked_equal(np.eye(6, 3, dtype=np.float32), 1),
+        ValueError,
+        "must not hold masked values, found one at index [0, 0]",
+    ),
     "a number": (5.0, ValueError, SHAPE + "()"),
     "no samples": (X[:0], ValueError, "must hold at least one sample, got shape (0, 3)"),
     "empty list": ([], ValueError, SHAPE + "(0,)"),

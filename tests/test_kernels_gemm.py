@@ -70,10 +70,17 @@ def multiply(memory, c, a, b, start):
 
 
 @kernel
-def multiply_narrow(memory, c, a, b, start):
-    """As partial logits are made: b is a single panel."""
-    b, start = panels_at(memory, b), matrix_at(memory, start)
-    gemm.multiply_narrow(matrix_at(memory, c), matrix_at(memory, a), b[0], start)
+def multiply_wide(memory, c, a, b, start, chosen):
+    """In panels, however few vectors there are."""
+    a, b, start = matrix_at(memory, a), panels_at(memory, b), matrix_at(memory, start)
+    gemm.multiply_wide(matrix_at(memory, c), a, b, start, chosen)
+
+
+@kernel
+def multiply_narrow(memory, c, a, b, start, chosen):
+    """As `multiply` does with a single vector."""
+    a, b, start = matrix_at(memory, a), panels_at(memory, b), matrix_at(memory, start)
+    gemm.multiply_narrow(matrix_at(memory, c), a, b[0], start, chosen)
 
 
 @kernel
@@ -254,20 +261,31 @@ def test_products(
 
 @pytest.mark.jit
 @DTYPES
-@settings(max_examples=40, deadline=None)
-@given(rows=st.integers(1, 40), depth=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    depth=st.integers(1, 40) | st.integers(380, 420),
+    start=st.sampled_from(["one row", "rows", "c"]),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_a_narrow_product_has_the_bits_of_any_other(
-    dtype: type, rows: int, depth: int, seed: int
+    dtype: type, rows: int, depth: int, start: str, seed: int
 ) -> None:
     rng, columns = np.random.default_rng(seed), vector_lanes(dtype)
     memory = Memory(dtype, rng)
     a = memory.place(rows, depth, rng.normal(size=(rows, depth)))
-    b = memory.place(depth, columns, rng.normal(size=(depth, columns)), packed=True)
-    start = memory.place(1, columns, rng.normal(size=(1, columns)))
+    b = memory.place(2 * depth, columns, rng.normal(size=(2 * depth, columns)), packed=True)
+    chosen = np.flatnonzero(rng.permutation(2 * depth) < depth)
     c = memory.place(rows, columns)
+    begin = c
+    if start == "c":
+        memory[c] = rng.normal(size=(rows, columns))
+    else:
+        count = rows if start == "rows" else 1
+        begin = memory.place(count, columns, rng.normal(size=(count, columns)))
     expected = memory.copy()
-    multiply(expected.array, c, a, b, start)
-    multiply_narrow(memory.array, c, a, b, start)
+    multiply_wide(expected.array, c, a, b, begin, chosen)
+    multiply_narrow(memory.array, c, a, b, begin, chosen)
     assert_same(memory, expected)
 
 

@@ -122,8 +122,41 @@ def test_updates_at_once_or_of_the_whole_gradient(
     X[:, 20:60], y = 0.0, rng.integers(0, 4, 90)
     results = []
     for clip in ({}, {"clip_global_norm": 1e30}, {"clip_norm": 1e30}):
-        for batch_size in (1, 16):
+        for batch_size in (1, 16, 80):
             net = fm.MLP([131, 70, 4], seed=1, dtype=dtype, **penalty)
             fm.fit(net, X, y, optimizer=optimizer, batch_size=batch_size, epochs=2, **clip)
             results.append(net.theta.tobytes())
-    assert len(set(results)) == 2
+    assert len(set(results)) == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("penalty", [{}, {"l2": 0.01}, {"l2": 0.01, "l1": 0.01}])
+def test_gradients_of_few_outputs(penalty: dict[str, float], dtype: str) -> None:
+    """Of 17 and 10 units, from several passes: NumPy's."""
+    rng, rows = np.random.default_rng(0), 300
+    X, y = rng.normal(size=(rows, 5)).astype(dtype), rng.integers(0, 10, rows)
+    net = fm.MLP([5, 100, 17, 10], activation="tanh", dtype=dtype, seed=1, **penalty)
+    _, gradient = net.loss_and_gradient(X, y)
+    first, second = (np.asarray(a, np.float64) for a in net.activations(X).activations[:2])
+    last, before = (np.asarray(w, np.float64) for w in (net.weights[2], net.weights[1]))
+    delta = (net.predict_proba(X) - np.eye(10)[y]) / rows
+    below = delta @ last.T * (1 - second**2)
+    l2, l1 = penalty.get("l2", 0.0), penalty.get("l1", 0.0)
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    for got, product, w in (
+        (gradient.weights[2], second.T @ delta, last),
+        (gradient.weights[1], first.T @ below, before),
+    ):
+        np.testing.assert_allclose(got, product + l2 * w + l1 * np.sign(w), atol=tolerance)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_trainings_of_few_outputs(optimizer: fm.Optimizer) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(150, 5)), rng.integers(0, 10, 150)
+    results = set()
+    for threads in (1, 2, 3):
+        net = fm.MLP([5, 100, 17, 10], dtype="float32", l2=0.01, seed=1)
+        fm.fit(net, X, y, optimizer=optimizer, batch_size=75, epochs=3, threads=threads)
+        results.add(net.theta.tobytes())
+    assert len(results) == 1

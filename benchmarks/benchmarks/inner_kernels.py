@@ -20,7 +20,6 @@ from fastmlp.kernels.gemm import (
     columns_ahead,
     columns_together,
     is_packed,
-    leaves_lanes_empty,
     multiply,
     multiply_by_transpose,
     multiply_transposed,
@@ -28,6 +27,7 @@ from fastmlp.kernels.gemm import (
     next_width,
     pack,
     store_row_products,
+    takes_narrow_product,
     takes_products_of_rows,
     units_summed,
 )
@@ -124,7 +124,7 @@ def dense_gradient(
                     near = matrix(scratch, copied, rows, count, together)
                     keep(near, factors)
                     factors = near
-                if leaves_lanes_empty(outputs, high - low, rows, count, v):
+                if takes_narrow_product(rows, count, outputs, high - low, v):
                     c = panels(dw, i * v, (high - low) // v, count, inputs * v, v)
                     multiply_transposed_narrow(
                         c, factors, own, outputs, every, scratch, packed, first == 0
