@@ -129,34 +129,39 @@ def test_updates_at_once_or_of_the_whole_gradient(
     assert len(set(results)) == 3
 
 
+FEW_OUTPUTS = pytest.mark.parametrize("sizes", [[70, 90, 10], [70, 90, 17], [70, 100, 17, 3]])
+
+
+@FEW_OUTPUTS
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("penalty", [{}, {"l2": 0.01}, {"l2": 0.01, "l1": 0.01}])
-def test_gradients_of_few_outputs(penalty: dict[str, float], dtype: str) -> None:
-    """Of 17 and 10 units, from several passes: NumPy's."""
-    rng, rows = np.random.default_rng(0), 300
-    X, y = rng.normal(size=(rows, 5)).astype(dtype), rng.integers(0, 10, rows)
-    net = fm.MLP([5, 100, 17, 10], activation="tanh", dtype=dtype, seed=1, **penalty)
+@pytest.mark.parametrize("rows", [200, 300])  # one pass, or two
+def test_gradients_of_few_outputs(
+    rows: int, penalty: dict[str, float], dtype: str, sizes: list[int]
+) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(rows, sizes[0])).astype(dtype), rng.integers(0, sizes[-1], rows)
+    net = fm.MLP(sizes, activation="tanh", dtype=dtype, seed=1, **penalty)
     _, gradient = net.loss_and_gradient(X, y)
-    first, second = (np.asarray(a, np.float64) for a in net.activations(X).activations[:2])
-    last, before = (np.asarray(w, np.float64) for w in (net.weights[2], net.weights[1]))
-    delta = (net.predict_proba(X) - np.eye(10)[y]) / rows
-    below = delta @ last.T * (1 - second**2)
+    values = [X.astype(np.float64), *net.activations(X).activations]
+    delta = (net.predict_proba(X) - np.eye(sizes[-1])[y]) / rows
     l2, l1 = penalty.get("l2", 0.0), penalty.get("l1", 0.0)
     tolerance = 1e-5 if dtype == "float32" else 1e-13
-    for got, product, w in (
-        (gradient.weights[2], second.T @ delta, last),
-        (gradient.weights[1], first.T @ below, before),
-    ):
-        np.testing.assert_allclose(got, product + l2 * w + l1 * np.sign(w), atol=tolerance)
+    for layer in reversed(range(len(net.weights))):
+        w, a = net.weights[layer].astype(np.float64), values[layer]
+        expected = a.T @ delta + l2 * w + l1 * np.sign(w)
+        np.testing.assert_allclose(gradient.weights[layer], expected, atol=tolerance)
+        delta = delta @ w.T * (1 - a**2)
 
 
+@FEW_OUTPUTS
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_trainings_of_few_outputs(optimizer: fm.Optimizer) -> None:
+def test_trainings_of_few_outputs(optimizer: fm.Optimizer, sizes: list[int]) -> None:
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(150, 5)), rng.integers(0, 10, 150)
+    X, y = rng.normal(size=(150, sizes[0])), rng.integers(0, sizes[-1], 150)
     results = set()
     for threads in (1, 2, 3):
-        net = fm.MLP([5, 100, 17, 10], dtype="float32", l2=0.01, seed=1)
+        net = fm.MLP(sizes, dtype="float32", l2=0.01, seed=1)
         fm.fit(net, X, y, optimizer=optimizer, batch_size=75, epochs=3, threads=threads)
         results.add(net.theta.tobytes())
     assert len(results) == 1
