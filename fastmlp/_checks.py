@@ -38,11 +38,10 @@ def is_input(X: ArrayLike, features: int, dtype: np.dtype[Any]) -> TypeGuard[NDA
     """Return whether `open_inputs` and `dense` would return X itself: no more than a look at it."""
     return (
         type(X) is np.ndarray
-        and X.dtype == dtype
         and X.ndim == 2
         and X.shape[1] == features
         and X.size > 0
-        and X.flags.carray
+        and _is_in_form(X, dtype)
     )
 
 
@@ -64,7 +63,7 @@ def is_ready(rows: Rows, dtype: np.dtype[Any]) -> bool:
     """Return whether `dense` would copy nothing, or a block at most."""
     if not isinstance(rows, np.ndarray):
         return False
-    return rows.size <= BLOCK or (rows.dtype == dtype and rows.flags.carray)
+    return rows.size <= BLOCK or _is_in_form(rows, dtype)
 
 
 def check_labels(y: ArrayLike, samples: int, classes: int, name: str = "y") -> NDArray[np.int64]:
@@ -218,9 +217,13 @@ def _check_shape(array: NDArray[Any], expected: tuple[int, ...], name: str) -> N
         )
 
 
+def _is_in_form(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    return array.dtype == dtype and array.flags.carray
+
+
 def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The array in a form that kernels take, itself if it is in that form."""
-    if array.dtype == dtype and array.flags.carray:
+    if _is_in_form(array, dtype):
         return array
     with np.errstate(over="ignore", invalid="ignore"):
         return _writable(np.ascontiguousarray(array, dtype))

@@ -1,6 +1,7 @@
 """Machine code of a part of the program, made by a second process while this one lowers the rest.
 
-A thread would gain nothing: one at a time runs Python, and one at a time LLVM.
+Both optimise by `optimize`, an entry's own module too. A thread would gain nothing: one at a time
+runs Python, and one at a time LLVM.
 """
 
 import contextlib

@@ -26,7 +26,6 @@ from .gemm import (
     is_packed,
     multiply,
     multiply_by_transpose,
-    multiply_narrow,
     multiply_transposed,
     multiply_transposed_narrow,
     next_width,
@@ -217,11 +216,8 @@ def partial_logits(plan, work, theta, p):
         if top == 0:
             start = row_of(plan, theta, last, BIAS, 0, ld)
         w = weights_of(plan, theta, last, top, bottom, 0, ld)
-        if w.shape[0] == 1:
-            multiply_narrow(part, a, w[0], start)
-        else:
-            nothing = nothing_known(work.every)
-            multiply(part, a, w, start, work.every[: bottom - top], None, nothing)
+        nothing = nothing_known(work.every)
+        multiply(part, a, w, start, work.every[: bottom - top], None, nothing)
 
 
 @glue

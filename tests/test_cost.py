@@ -180,7 +180,6 @@ def counting(function):
     return product
 
 network.multiply = gemm.multiply = counting(gemm.multiply)
-network.multiply_narrow = counting(network.multiply_narrow)
 network.multiply_transposed = counting(network.multiply_transposed)
 
 for sizes in ([32, 16], [32, 48, 16], [16, 32, 48, 80], [16, *[16] * 9, 16]):

@@ -8,7 +8,7 @@ from fastmlp.threads import resolve
 
 from .common import LIBRARIES, NumpyNetwork, limit_blas, make_network, synthetic
 
-CALLS_OF_ONE = 1024
+ROWS = 1024
 
 
 class Predict:
@@ -54,7 +54,7 @@ class Jitted:
 
         @njit
         def loop(out, x, arrays, work):
-            for _ in range(CALLS_OF_ONE // len(x)):
+            for _ in range(ROWS // len(x)):
                 kernels.predict(out, x, arrays, work)
 
         self.arguments = out, x, arrays, work
