@@ -34,8 +34,10 @@ from .simd import (
     panel_of,
     panels,
     panels_of,
+    piece,
     store,
-    transpose_block,
+    transpose_columns,
+    transpose_few,
 )
 from .tile import Ahead, NonZero, descend_panel, product_panel
 
@@ -300,41 +302,41 @@ def descend_by_row(c, a, b, rate, l2, chosen, ahead):
 
 
 @kernel
-def transpose(dst, src):
-    """dst <- src^T: panels [Q, N, v] of a matrix [N, M'] from panels [P, M, v] of [M, N].
+def transpose(dst, src, columns):
+    """dst <- src^T: panels [Q, N, v] of a matrix [N, M'] from panels [P, M, v] of [M, P v].
 
-    N = P v; columns M to M' = Q v of `dst` are set to zero.
+    Of the columns of src, at least the first `columns` are taken, whole pieces; columns M to
+    M' = Q v of dst are set to zero.
     """
-    v = lanes(dst)
-    rows = src.shape[1]
+    v, rows = lanes(dst), src.shape[1]
     for q in range(dst.shape[0]):
-        for p in range(src.shape[0]):
-            if (q + 1) * v <= rows:
-                transpose_block(dst[q], p * v, 0, src[p], q * v, 0)
-                continue
-            for n in range(v):  # what is there, and zeros below it
-                line = load(src[p], min(q * v + n, rows - 1), 0)
-                store(dst[q], p * v + n, 0, line if q * v + n < rows else fill(line, 0.0))
-            transpose_block(dst[q], p * v, 0, dst[q], p * v, 0)
+        first = q * v
+        if first + v <= rows:
+            for n in range(0, columns, piece(dst)):
+                transpose_columns(dst[q], n, 0, src[n // v], first, n % v)
+        else:
+            for n in range(0, columns, piece(dst)):
+                transpose_few(dst[q], n, 0, src[n // v], first, n % v, rows - first)
 
 
 @kernel
 def multiply_by_transpose(c, a, b, start, every, memory, place):
     """c [M, N] = start + a [M, K] b^T for b [N', K'] in panels, N' <= N and K <= K' = P v.
 
-    b is transposed in blocks, each as wide as a panel of the product and so deep that it stays in
-    L1. Where a and c are too large to stay in L2 from block to block, these are larger, several
-    panels wide: at most `TRANSPOSED_VECTORS`, so much scratch is in `memory` from `place` on.
+    b is transposed in blocks, as deep and then as many panels of the product wide as stay in L1.
+    Where a and c are too large to stay in L2 from block to block, these are larger: at most
+    `TRANSPOSED_VECTORS`, so much scratch is in `memory` from `place` on.
     every: 0, 1, 2 ... up to K.
     """
     v, j, depth = lanes(c), 0, a.shape[1]
     are_far = a.shape[0] * (depth + c.shape[1]) > NEAR_VECTORS * v
     deepest = min((depth + v - 1) // v * v, DEPTH_BLOCK)
+    room = TRANSPOSED_VECTORS if are_far else DEPTH_BLOCK
     while j < c.shape[1]:
         left = (c.shape[1] - j) // v
         width = next_width(left)
         most = DEPTH_BLOCK if are_far else DEPTH_BLOCK // width
-        while are_far and width < left and (width + PANEL_VECTORS) * deepest <= TRANSPOSED_VECTORS:
+        while width < left and (width + PANEL_VECTORS) * deepest <= room:
             width += next_width(left - width)
         blocks = (depth + most - 1) // most
         most = ((depth + blocks - 1) // blocks + v - 1) // v * v
@@ -344,7 +346,7 @@ def multiply_by_transpose(c, a, b, start, every, memory, place):
             stop = min(k + most, depth)
             count = (stop - k + v - 1) // v
             block = panels(memory, place, width, count * v, count * v * v, v)
-            transpose(block, b[k // v : k // v + count, j:end])
+            transpose(block, b[k // v : k // v + count, j:end], stop - k)
             nothing = nothing_known(every)
             multiply(columns, a[:, k:stop], block, before, every[: stop - k], None, nothing)
             before = columns
@@ -394,11 +396,11 @@ def multiply_transposed_narrow(c, a, b, units, every, memory, place, is_first):
         part, sums = c[:, i : i + width * v], across[:width]
         own, start = sums[:, :units], zeros[:width]
         if not is_first:
-            transpose(sums, part)
+            transpose(sums, part, columns)
             start = own
         inputs, ahead = panels_of(a, i, width), columns_ahead(b, every)
         multiply_transposed(own, b[:, :units], inputs, start, every[:units], ahead, nothing)
-        transpose(part, sums)
+        transpose(part, sums, width * v)
         i += width * v
     if whole < rows:
         rest, factors, outputs = c[:, whole:], a[:, whole:], panels_of(b, 0, count)

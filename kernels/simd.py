@@ -587,13 +587,16 @@ def lane_max(a: Any) -> Any:
 
 def _first_lanes(typing: Any, count: Any, inside: Any, outside: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        vector = sig.args[1]
-        integers = ir.VectorType(INT64, vector.lanes)
-        limits = broadcast_scalar(builder, integers, values[0])
-        numbers = ir.Constant(integers, list(range(vector.lanes)))
-        return builder.select(builder.icmp_signed("<", numbers, limits), values[1], values[2])
+        return _choose_first(builder, sig.args[1], *values)
 
     return signature(inside, types.int64, inside, outside), codegen
+
+
+def _choose_first(builder: Any, vector: Vector, count: Any, inside: Any, outside: Any) -> Any:
+    integers = ir.VectorType(INT64, vector.lanes)
+    limits = broadcast_scalar(builder, integers, count)
+    numbers = ir.Constant(integers, list(range(vector.lanes)))
+    return builder.select(builder.icmp_signed("<", numbers, limits), inside, outside)
 
 
 @compiles_to(_first_lanes)
@@ -1219,55 +1222,27 @@ def address_of(m: Any, row: int, column: int) -> int:
     return int(m.ctypes.data) + row * int(m.strides[0]) + column * int(m.itemsize)
 
 
-# --- a block of registers
+# --- transposition, in registers
 
 
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emit the exchanges that turn a square block of registers, or several side by side."""
-    count, half = rows[0].type.count, len(rows)
-    indices = ir.VectorType(INT32, count)
-    # Round by round, exchange blocks of `half` lanes between the rows r and r + half.
-    while half > 1:
-        half //= 2
-        upper = [n if n & half == 0 else n - half + count for n in range(count)]
-        lower = [n + half if n & half == 0 else n + count for n in range(count)]
-        for r in range(len(rows)):
-            if r & half == 0:
-                a, b = rows[r], rows[r + half]
-                rows[r] = builder.shuffle_vector(a, b, ir.Constant(indices, upper))
-                rows[r + half] = builder.shuffle_vector(a, b, ir.Constant(indices, lower))
-    return rows
+PIECE_BYTES = 16  # of a row: the most within which every CPU exchanges elements at full speed
 
 
-def _store_block(context: Any, builder: Any, sig: Any, values: Any, rows: list[Any]) -> Any:
-    """Store the transpose of rows where the first three arguments say."""
-    to, stride = element_pointer(context, builder, sig.args[0], *values[:3])
-    for r, row in enumerate(_transposed(builder, rows)):
-        pointer = builder.gep(to, [builder.mul(stride, INT64(r))])
-        store_to(builder, Vector(sig.args[0].dtype), row, pointer)
-    return context.get_dummy_value()
-
-
-def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any) -> Any:
-    vector = Vector(dst.dtype)
-
+def _piece(typing: Any, m: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        at, stride = element_pointer(context, builder, sig.args[3], *values[3:])
-        rows = [
-            load_from(builder, vector, builder.gep(at, [builder.mul(stride, INT64(r))]))
-            for r in range(vector.lanes)
-        ]
-        return _store_block(context, builder, sig, values, rows)
+        return INT64(_elements_of_piece(sig.args[0].dtype))
 
-    integers = [types.int64] * 2
-    return signature(types.void, dst, *integers, src, *integers), codegen
+    return signature(types.int64, m), codegen
 
 
-@compiles_to(_transpose_block)
-def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -> None:
-    """dst[i:, j:] = src[row:, column:].T for a square block of `lanes` rows, in registers."""
-    n = lanes(dst)
-    dst[i : i + n, j : j + n] = src[row : row + n, column : column + n].T
+def _elements_of_piece(dtype: types.Float) -> int:
+    return PIECE_BYTES * 8 // int(dtype.bitwidth)
+
+
+@compiles_to(_piece)
+def piece(m: Any) -> int:
+    """How many columns are transposed together."""
+    return PIECE_BYTES // int(m.itemsize)
 
 
 def _side_by_side(builder: Any, parts: list[Any]) -> Any:
@@ -1280,44 +1255,153 @@ def _side_by_side(builder: Any, parts: list[Any]) -> Any:
     return parts[0]
 
 
-def _transpose_rows(
-    typing: Any, dst: Any, i: Any, j: Any, count: Any, src: Any, column: Any, rows: Any, first: Any
-) -> Any:
-    if not isinstance(count, types.Literal):
-        return None
+def _interleaved(builder: Any, rows: list[Any]) -> list[Any]:
+    """Emit what transposes each of the square blocks that lie side by side in rows.
+
+    In each round row r and the one half of them further on are interleaved: a new row from the
+    first half of each block, one from the second.
+    """
+    size, count = len(rows), rows[0].type.count
+    orders = [
+        [
+            block + n + of_row
+            for block in range(0, count, size)
+            for n in part
+            for of_row in (0, count)
+        ]
+        for part in (range(size // 2), range(size // 2, size))
+    ]
+    orders = [ir.Constant(ir.VectorType(INT32, count), order) for order in orders]
+    for _ in range(size.bit_length() - 1):
+        pairs = zip(rows[: size // 2], rows[size // 2 :], strict=True)
+        rows = [builder.shuffle_vector(a, b, order) for a, b in pairs for order in orders]
+    return rows
+
+
+def _first_columns(builder: Any, vector: Vector, places: list[Any]) -> list[Any]:
+    """As many columns as a piece has of the rows, `lanes` of them, that begin at these places."""
+    width = _elements_of_piece(vector.dtype)
+    kind = ir.VectorType(vector.llvm.element, width).as_pointer()
+    pieces = [
+        builder.load(builder.bitcast(place, kind), align=vector.dtype.bitwidth // 8)
+        for place in places
+    ]
+    return _interleaved(builder, [_side_by_side(builder, pieces[r::width]) for r in range(width)])
+
+
+def _store_rows(context: Any, builder: Any, sig: Any, values: Any, rows: list[Any]) -> Any:
+    """Store rows where the first three arguments say."""
+    to, stride = element_pointer(context, builder, sig.args[0], *values[:3])
+    for r, row in enumerate(rows):
+        place = builder.gep(to, [builder.mul(stride, INT64(r))])
+        store_to(builder, Vector(sig.args[0].dtype), row, place)
+    return context.get_dummy_value()
+
+
+def _transpose_block(typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any) -> Any:
     vector = Vector(dst.dtype)
-    width = min(count.literal_value, vector.lanes)
-    piece = ir.VectorType(vector.llvm.element, width).as_pointer()
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        numbers = context.make_array(sig.args[6])(context, builder, values[6])
-        places = builder.gep(numbers.data, [values[7]])
-        pieces = []
+        at, stride = element_pointer(context, builder, sig.args[3], *values[3:])
+        rows = [builder.gep(at, [builder.mul(stride, INT64(r))]) for r in range(vector.lanes)]
+        columns = []
+        for n in range(0, vector.lanes, _elements_of_piece(vector.dtype)):
+            places = [builder.gep(row, [INT64(n)]) for row in rows]
+            columns += _first_columns(builder, vector, places)
+        return _store_rows(context, builder, sig, values, columns)
+
+    integers = [types.int64] * 2
+    return signature(types.void, dst, *integers, src, *integers), codegen
+
+
+@compiles_to(_transpose_block)
+def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -> None:
+    """dst[i:, j:] = src[row:, column:].T for a square block of `lanes` rows; it may be in place."""
+    n = lanes(dst)
+    dst[i : i + n, j : j + n] = src[row : row + n, column : column + n].T
+
+
+def _transpose_columns(
+    typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any
+) -> Any:
+    vector = Vector(dst.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        at, stride = element_pointer(context, builder, sig.args[3], *values[3:])
+        places = [builder.gep(at, [builder.mul(stride, INT64(r))]) for r in range(vector.lanes)]
+        columns = _first_columns(builder, vector, places)
+        return _store_rows(context, builder, sig, values, columns)
+
+    integers = [types.int64] * 2
+    return signature(types.void, dst, *integers, src, *integers), codegen
+
+
+@compiles_to(_transpose_columns)
+def transpose_columns(dst: Any, i: int, j: int, src: Any, row: int, column: int) -> None:
+    """dst[i:, j:] = src[row:, column:].T for `lanes` rows and `piece` columns."""
+    n, width = lanes(dst), piece(dst)
+    dst[i : i + width, j : j + n] = src[row : row + n, column : column + width].T
+
+
+def _transpose_few(
+    typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any, count: Any
+) -> Any:
+    vector = Vector(dst.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        at, stride = element_pointer(context, builder, sig.args[3], *values[3:6])
+        last, places = builder.sub(values[6], INT64(1)), []
+        for r in map(INT64, range(vector.lanes)):
+            r = builder.select(builder.icmp_signed("<", r, last), r, last)
+            places.append(builder.gep(at, [builder.mul(stride, r)]))
+        nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        columns = [
+            _choose_first(builder, vector, values[6], column, nothing)
+            for column in _first_columns(builder, vector, places)
+        ]
+        return _store_rows(context, builder, sig, values, columns)
+
+    integers = [types.int64] * 2
+    return signature(types.void, dst, *integers, src, *integers, types.int64), codegen
+
+
+@compiles_to(_transpose_few)
+def transpose_few(dst: Any, i: int, j: int, src: Any, row: int, column: int, count: int) -> None:
+    """The same where src ends `count` rows further on, or before; zeros in place of the others."""
+    n, width = lanes(dst), piece(dst)
+    dst[i : i + width, j : j + n] = 0
+    if count > 0:
+        dst[i : i + width, j : j + count] = src[row : row + count, column : column + width].T
+
+
+def _transpose_rows(
+    typing: Any, dst: Any, i: Any, j: Any, src: Any, column: Any, rows: Any, first: Any
+) -> Any:
+    vector = Vector(dst.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        numbers = context.make_array(sig.args[5])(context, builder, values[5])
+        listed, places = builder.gep(numbers.data, [values[6]]), []
         for r in range(vector.lanes):
-            row = builder.load(builder.gep(places, [INT64(r)]))
-            at, _ = element_pointer(context, builder, sig.args[4], values[4], row, values[5])
-            alignment = vector.dtype.bitwidth // 8
-            pieces.append(builder.load(builder.bitcast(at, piece), align=alignment))
-        source = [_side_by_side(builder, pieces[r::width]) for r in range(width)]
-        return _store_block(context, builder, sig, values, source)
+            row = builder.load(builder.gep(listed, [INT64(r)]))
+            place, _ = element_pointer(context, builder, sig.args[3], values[3], row, values[4])
+            places.append(place)
+        columns = _first_columns(builder, vector, places)
+        return _store_rows(context, builder, sig, values, columns)
 
     integer = types.int64
-    args = (dst, integer, integer, count, src, integer, rows, integer)
-    return signature(types.void, *args), codegen
+    return signature(types.void, dst, integer, integer, src, integer, rows, integer), codegen
 
 
 @compiles_to(_transpose_rows)
-def transpose_rows(
-    dst: Any, i: int, j: int, count: int, src: Any, column: int, rows: Any, first: int
-) -> None:
+def transpose_rows(dst: Any, i: int, j: int, src: Any, column: int, rows: Any, first: int) -> None:
     """The same of the rows of a contiguous matrix whose numbers are in `rows` from `first` on.
 
-    They must be below `rows_across(src, column + lanes)`. Of dst, `count` rows are made, a literal,
-    or `lanes` if those are fewer: to make a few takes less.
+    They must be below `rows_across(src, column + piece)`.
     """
-    n = lanes(dst)
-    for r in range(n):
-        dst[i : i + min(count, n), j + r] = load_across(src, rows[first + r], column)[:count]
+    width = piece(dst)
+    for r in range(lanes(dst)):
+        dst[i : i + width, j + r] = load_across(src, rows[first + r], column)[:width]
 
 
 # --- atomics on an int64 array, sequentially consistent, and a hint for a waiting core

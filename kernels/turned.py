@@ -51,6 +51,7 @@ from .simd import (
     load,
     matrix,
     panels,
+    piece,
     rows_across,
     store,
     store_lane_sums,
@@ -131,17 +132,12 @@ def axes_of(plan, layer, v):
 def turn(c, x, rows):
     """c[q, :N] <- x[rows[q v:]]^T for x [., N]; whatever comes behind, in whole vectors."""
     v, size, highest = lanes(c), x.shape[1], 0
-    rest = size % v
-    width = size - rest + (in_tiles(rest) if rest <= TILE else v)  # of a row, with what is read
     for b in range(rows.shape[0]):
         highest = max(highest, rows[b])
-    if highest < rows_across(x, width):
+    if highest < rows_across(x, in_tiles(size)):  # what is read too much lies behind the row
         for q in range(c.shape[0]):
-            for i in range(0, size, v):
-                if size - i <= 4:
-                    transpose_rows(c[q], i, 0, 4, x, i, rows, q * v)
-                else:
-                    transpose_rows(c[q], i, 0, 16, x, i, rows, q * v)
+            for i in range(0, size, piece(x)):
+                transpose_rows(c[q], i, 0, x, i, rows, q * v)
     else:
         for b in range(rows.shape[0]):
             for i in range(size):

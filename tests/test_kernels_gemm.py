@@ -162,8 +162,8 @@ def pack(memory, dst, src, j):
 
 
 @kernel
-def transpose(memory, dst, src):
-    gemm.transpose(panels_at(memory, dst), panels_at(memory, src))
+def transpose(memory, dst, src, columns):
+    gemm.transpose(panels_at(memory, dst), panels_at(memory, src), columns)
 
 
 class Memory:
@@ -694,20 +694,23 @@ def test_one_bad_factor_spoils_its_row_alone(dtype: type, bad: float) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 40),
-    vectors=st.integers(1, 4),
+    columns=st.integers(1, 64),
+    spare=st.integers(0, 3),
     packed=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_transpose(dtype: type, rows: int, vectors: int, packed: bool, seed: int) -> None:
+def test_transpose(
+    dtype: type, rows: int, columns: int, spare: int, packed: bool, seed: int
+) -> None:
+    """Of as many columns as asked for, in whole pieces; `spare` vectors of rows are not there."""
     rng = np.random.default_rng(seed)
-    v = vector_lanes(dtype)
-    memory = Memory(dtype, rng)
-    values = rng.normal(size=(rows, vectors * v))
-    src = memory.place(rows, vectors * v, values, packed=packed)
-    dst = memory.place(vectors * v, -(-rows // v) * v, packed=True)
+    v, width = vector_lanes(dtype), 16 // np.dtype(dtype).itemsize
+    memory, whole = Memory(dtype, rng), -(-columns // v) * v
+    src = memory.place(rows, whole, rng.normal(size=(rows, whole)), packed=packed)
+    dst = memory.place(whole, (-(-rows // v) + spare) * v, packed=True)
     expected = memory.copy()
-    transpose(memory.array, dst, src)
-    result = np.empty((dst.rows, dst.columns), dtype)
-    reference.transpose(result, expected[src])
+    transpose(memory.array, dst, src, columns)
+    result, taken = expected[dst].copy(), -(-columns // width) * width
+    reference.transpose(result[:taken], expected[src][:, :taken])
     expected[dst] = result
     assert_same(memory, expected)

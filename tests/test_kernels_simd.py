@@ -64,6 +64,8 @@ from fastmlp.kernels.simd import (
     store_lane_sums,
     table,
     transpose_block,
+    transpose_columns,
+    transpose_few,
     transpose_rows,
 )
 from fastmlp.kernels.team import barrier, share
@@ -536,29 +538,48 @@ def test_transpose_block(dtype: type) -> None:
 
 
 @kernel
-def transpose_few_rows(dst, i, j, src, column, rows, first):
-    transpose_rows(dst, i, j, 4, src, column, rows, first)
+def transpose_some_columns(dst, i, j, src, row, column):
+    transpose_columns(dst, i, j, src, row, column)
 
 
 @kernel
-def transpose_many_rows(dst, i, j, src, column, rows, first):
-    transpose_rows(dst, i, j, 16, src, column, rows, first)
+def transpose_some_rows(dst, i, j, src, row, column, count):
+    transpose_few(dst, i, j, src, row, column, count)
 
 
 @DTYPES
-@pytest.mark.parametrize(
-    ("count", "transpose"), [(4, transpose_few_rows), (16, transpose_many_rows)]
-)
-def test_transpose_rows(dtype: type, count: int, transpose: Callable[..., None]) -> None:
-    v = vector_lanes(dtype)
-    count = min(count, v)
+def test_transpose_columns(dtype: type) -> None:
+    v, width = vector_lanes(dtype), 16 // np.dtype(dtype).itemsize
+    rng = np.random.default_rng(4)
+    src, before = (rng.normal(size=(v + 5, v + n)).astype(dtype) for n in (4, 9))
+    after, expected = before.copy(), before.copy()
+    expected[3 : 3 + width, 2 : 2 + v] = src[1 : 1 + v, 4 : 4 + width].T
+    transpose_some_columns(after, 3, 2, src, 1, 4)
+    np.testing.assert_array_equal(after, expected)
+    for count in range(-1, v + 1):
+        after[:], lacking = before, slice(2 + max(count, 0), 2 + v)
+        some = expected.copy()
+        some[3 : 3 + width, lacking] = 0
+        transpose_some_rows(after, 3, 2, np.ascontiguousarray(src[: 2 + count]), 2, 4, count)
+        some[3 : 3 + width, 2 : lacking.start] = src[2 : 2 + max(count, 0), 4 : 4 + width].T
+        np.testing.assert_array_equal(after, some)
+
+
+@kernel
+def transpose_listed_rows(dst, i, j, src, column, rows, first):
+    transpose_rows(dst, i, j, src, column, rows, first)
+
+
+@DTYPES
+def test_transpose_rows(dtype: type) -> None:
+    v, width = vector_lanes(dtype), 16 // np.dtype(dtype).itemsize
     rng = np.random.default_rng(3)
     src, dst = rng.normal(size=(40, 3)).astype(dtype), rng.normal(size=(20, v + 9)).astype(dtype)
     rows = rng.integers(40 - v, size=v + 5)
     expected = dst.copy()
     for lane, row in enumerate(rows[2 : 2 + v]):
-        expected[3 : 3 + count, 2 + lane] = src.ravel()[3 * row + 1 : 3 * row + 1 + count]
-    transpose(dst, 3, 2, src, 1, rows, 2)
+        expected[3 : 3 + width, 2 + lane] = src.ravel()[3 * row + 1 : 3 * row + 1 + width]
+    transpose_listed_rows(dst, 3, 2, src, 1, rows, 2)
     np.testing.assert_array_equal(dst, expected)
 
 
