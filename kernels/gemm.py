@@ -14,7 +14,8 @@ split of columns or rows between threads, or of the depth between calls, gives t
 With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
 of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
-panels leave out more: in each half of a tile, those k for which it is zero. Products with a^T ask
+panels leave out more: in each half of a tile, those k for which it is zero. Of c's columns only the
+first `used` may be needed, the others being padding, zero in b and start. Products with a^T ask
 memory for what an `Ahead` says.
 """
 
@@ -44,12 +45,14 @@ from .tile import Ahead, NonZero, descend_panel, product_panel
 PANEL_VECTORS = 4  # vectors that a panel is wide, at most
 # but as wide for so few rows: one row of three vectors would wait for each sum to be ready
 WIDE_VECTORS, WIDE_ROWS = 8, 3
+WIDE_HALVES = 2 * WIDE_VECTORS
 DEPTH_BLOCK, ROW_BLOCK = machine.DEPTH_BLOCK, machine.ROW_BLOCK
 FEW_ROWS, FEW_UNITS, OUTPUTS_EACH = machine.FEW_ROWS, machine.FEW_UNITS, machine.OUTPUTS_EACH
 SUMMED_VECTORS, CACHE_LINE = machine.SUMMED_VECTORS, machine.CACHE_LINE
 NEAR_VECTORS, TRANSPOSED_VECTORS = machine.NEAR_VECTORS, machine.TRANSPOSED_VECTORS
 COPIED_VECTORS, COPIED_FOR = machine.COPIED_VECTORS, machine.COPIED_FOR
 MICRO_BATCH, PACKED_FROM = machine.MICRO_BATCH, machine.PACKED_FROM
+HAS_HALVES = machine.HAS_HALVES
 COLUMNS_AHEAD = 24  # a tile and a cache line or two
 
 
@@ -77,6 +80,14 @@ def knows_zeros(nonzero):
     if nonzero is None:
         return False
     return nonzero.words.shape[0] > 0
+
+
+@glue
+def ends_in_half(used, j, v):
+    """Whether, of two vectors of columns from j on, a quarter or more is padding."""
+    if used is None or not HAS_HALVES:
+        return False
+    return used - j <= v + v // 2
 
 
 @kernel
@@ -173,12 +184,12 @@ def _product(turned):
         if nonzero is None:
             return
         if width == 4:
-            product_panel(c, j, a, b, start, chosen, ahead, nonzero, top, end, 4, turned)
+            product_panel(c, j, a, b, start, chosen, ahead, nonzero, top, end, 2 * 4, turned)
         else:
-            product_panel(c, j, a, b, start, chosen, ahead, nonzero, top, end, 3, turned)
+            product_panel(c, j, a, b, start, chosen, ahead, nonzero, top, end, 2 * 3, turned)
 
     @kernel
-    def product(c, a, b, start, chosen=None, ahead=None, nonzero=None):
+    def product(c, a, b, start, chosen=None, ahead=None, nonzero=None, used=None):
         v, vectors = lanes(c), vectors_of(c)
         rows, depth = (a.shape[1], a.shape[0]) if turned else a.shape
         if turned and depth == 1:
@@ -195,16 +206,20 @@ def _product(turned):
                 elif not turned and left >= WIDE_VECTORS and rows <= WIDE_ROWS:
                     width = WIDE_VECTORS
                     product_panel(
-                        c, j, a, b, start, chosen, ahead, None, top, end, WIDE_VECTORS, turned
+                        c, j, a, b, start, chosen, ahead, None, top, end, WIDE_HALVES, turned
                     )
                 elif width == 4:
-                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 4, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 2 * 4, turned)
                 elif width == 3:
-                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 3, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 2 * 3, turned)
+                elif width == 2 and ends_in_half(used, j, v):
+                    product_panel(
+                        c, j, a, b, start, chosen, ahead, None, top, end, 2 * 2 - 1, turned
+                    )
                 elif width == 2:
-                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 2, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 2 * 2, turned)
                 else:
-                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 1, turned)
+                    product_panel(c, j, a, b, start, chosen, ahead, None, top, end, 2 * 1, turned)
                 j, left = j + width * v, left - width
 
     return product
@@ -215,12 +230,12 @@ multiply_transposed = _product(turned=True)  # c [M, N] = start [M, N] + a^T b, 
 
 
 @glue
-def multiply(c, a, b, start, chosen=None, ahead=None, nonzero=None):
+def multiply(c, a, b, start, chosen=None, ahead=None, nonzero=None, used=None):
     """c [M, N] = start [M, N] + a [M, K] b [K, N]."""
     if vectors_of(c) == 1:
         multiply_narrow(panel_of(c, 0), a, panel_of(b, 0), panel_of(start, 0), chosen)
     else:
-        multiply_wide(c, a, b, start, chosen, ahead, nonzero)
+        multiply_wide(c, a, b, start, chosen, ahead, nonzero, used)
 
 
 @glue
@@ -348,7 +363,10 @@ def multiply_by_transpose(c, a, b, start, every, memory, place):
             block = panels(memory, place, width, count * v, count * v * v, v)
             transpose(block, b[k // v : k // v + count, j:end], stop - k)
             nothing = nothing_known(every)
-            multiply(columns, a[:, k:stop], block, before, every[: stop - k], None, nothing)
+            multiply(
+                columns, a[:, k:stop], block, before, every[: stop - k], None, nothing,
+                b.shape[1] - j,
+            )  # fmt: skip
             before = columns
         j = end
 
@@ -399,7 +417,9 @@ def multiply_transposed_narrow(c, a, b, units, every, memory, place, is_first):
             transpose(sums, part, columns)
             start = own
         inputs, ahead = panels_of(a, i, width), columns_ahead(b, every)
-        multiply_transposed(own, b[:, :units], inputs, start, every[:units], ahead, nothing)
+        multiply_transposed(
+            own, b[:, :units], inputs, start, every[:units], ahead, nothing, width * v
+        )
         transpose(part, sums, width * v)
         i += width * v
     if whole < rows:
@@ -407,7 +427,7 @@ def multiply_transposed_narrow(c, a, b, units, every, memory, place, is_first):
         start = zeros[:count] if is_first else rest
         ahead = columns_ahead(factors, every)
         chosen = every[: rows - whole]
-        multiply_transposed(rest, factors, outputs, start, chosen, ahead, nothing)
+        multiply_transposed(rest, factors, outputs, start, chosen, ahead, nothing, units)
 
 
 @inlined

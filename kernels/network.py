@@ -217,7 +217,8 @@ def partial_logits(plan, work, theta, p):
             start = row_of(plan, theta, last, BIAS, 0, ld)
         w = weights_of(plan, theta, last, top, bottom, 0, ld)
         nothing = nothing_known(work.every)
-        multiply(part, a, w, start, work.every[: bottom - top], None, nothing)
+        chosen, outputs = work.every[: bottom - top], plan.table[last, SIZE]
+        multiply(part, a, w, start, chosen, None, nothing, outputs)
 
 
 @glue
@@ -297,7 +298,8 @@ def weighted_sums(plan, work, theta, p, layer, z, low, high):
             features = features_of(plan, work, layer, bottom - top)
             a = activations_of(plan, work, layer - 1, p, owner, top, top + features.shape[0])
             w = weights_of(plan, theta, layer, top, bottom, low, high)
-            multiply(z, a, w, start, features, None, nonzero_of(plan, work, layer, 0))
+            nonzero, used = nonzero_of(plan, work, layer, 0), plan.table[layer, SIZE] - low
+            multiply(z, a, w, start, features, None, nonzero, used)
             start = z
 
 
@@ -644,7 +646,8 @@ def learn_rows(
                     )  # fmt: skip
                 else:
                     nonzero = nonzero_of(plan, work, layer, at)
-                    multiply_transposed(c, part, b, start, places, later, nonzero)
+                    used = units + low - j
+                    multiply_transposed(c, part, b, start, places, later, nonzero, used)
                 if rule.code != KEEP:
                     apply(rule, sink.parameters, place, inputs * v, g)
                 i, at = end, done

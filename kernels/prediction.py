@@ -204,7 +204,7 @@ def weighted_sums(z, a, network, layer, top, start, nonzero):
     ld, v = network.table[layer, LD], lanes(z)
     offset = network.table[layer, WEIGHT] + top * ld
     w = panels(network.theta, offset, ld // v, a.shape[1], v, ld)
-    multiply(z, a, w, start, None, None, nonzero)
+    multiply(z, a, w, start, None, None, nonzero, network.table[layer, SIZE])
 
 
 @kernel

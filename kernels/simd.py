@@ -46,12 +46,16 @@ SMALLER_MAGNITUDE = 0b1010
 
 
 class Vector(types.Type):  # type: ignore[misc]
-    """Numba type of a register of `lanes` floats."""
+    """Numba type of a register of `lanes` floats, as many as fit unless that is said."""
 
-    def __init__(self, dtype: types.Float) -> None:
+    def __init__(self, dtype: types.Float, lanes: int | None = None) -> None:
         self.dtype = dtype
-        self.lanes = lanes_of(dtype)
+        self.lanes = lanes_of(dtype) if lanes is None else lanes
         super().__init__(name=f"vector({dtype} x {self.lanes})")
+
+    @property
+    def half(self) -> "Vector":
+        return Vector(self.dtype, self.lanes // 2)
 
     @property
     def llvm(self) -> ir.VectorType:
@@ -234,6 +238,14 @@ def broadcast_scalar(builder: Any, kind: ir.VectorType, scalar: Any) -> Any:
     first = builder.insert_element(undefined, scalar, INT32(0))
     zeros = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, undefined, zeros)
+
+
+def first_elements(builder: Any, value: Any, count: int) -> Any:
+    """A vector of the first elements of another."""
+    if value.type.count == count:
+        return value
+    numbers = ir.Constant(ir.VectorType(INT32, count), list(range(count)))
+    return builder.shuffle_vector(value, value, numbers)
 
 
 @compiles_to(_fill)
@@ -1245,7 +1257,7 @@ def piece(m: Any) -> int:
     return PIECE_BYTES // int(m.itemsize)
 
 
-def _side_by_side(builder: Any, parts: list[Any]) -> Any:
+def side_by_side(builder: Any, parts: list[Any]) -> Any:
     """One vector of several short ones, a power of two."""
     while len(parts) > 1:
         count = 2 * parts[0].type.count
@@ -1286,7 +1298,7 @@ def _first_columns(builder: Any, vector: Vector, places: list[Any]) -> list[Any]
         builder.load(builder.bitcast(place, kind), align=vector.dtype.bitwidth // 8)
         for place in places
     ]
-    return _interleaved(builder, [_side_by_side(builder, pieces[r::width]) for r in range(width)])
+    return _interleaved(builder, [side_by_side(builder, pieces[r::width]) for r in range(width)])
 
 
 def _store_rows(context: Any, builder: Any, sig: Any, values: Any, rows: list[Any]) -> Any:

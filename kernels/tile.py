@@ -8,7 +8,7 @@ they are there, is the caller's: they are stored, or move the parameters.
 A list may say that row k of the product's depth is not row k of b, but row chosen[k]; if `a` is
 turned, that the product's row i is row chosen[i] of c. It leaves out what is known to be zero in
 all of `a`; a `NonZero` lets each half of a tile leave out the steps of k in which its part of `a`
-is zero.
+is zero. Of a panel's last vector the upper half may be left out: it is padding.
 """
 
 from collections.abc import Callable
@@ -31,10 +31,12 @@ from .simd import (
     compiles_to,
     emit_fma,
     emit_prefetch,
+    first_elements,
     fma,
     lanes,
     load_from,
     panel_of,
+    side_by_side,
     store_to,
     strides_of,
 )
@@ -97,15 +99,17 @@ class _Operand:
         b, row = self._builder, self.row(number)
         return [b.gep(row, [b.mul(self.across, INT64(x))]) for x in range(width)]
 
-    def load(self, number: Any, width: int) -> list[Any]:
+    def load(self, number: Any, kinds: list[Vector]) -> list[Any]:
         """The first vectors of a row."""
-        return [
-            load_from(self._builder, self.vector, place) for place in self.pointers(number, width)
-        ]
+        places = self.pointers(number, len(kinds))
+        return [load_from(self._builder, k, p) for k, p in zip(kinds, places, strict=True)]
 
     def store(self, values: list[Any], number: Any) -> None:
-        """Replace the first vectors of a row."""
+        """Replace the first vectors of a row; behind half a vector come zeros."""
         for value, place in zip(values, self.pointers(number, len(values)), strict=True):
+            if value.type != self.vector.llvm:
+                nothing = ir.Constant(value.type, [0.0] * value.type.count)
+                value = side_by_side(self._builder, [value, nothing])
             store_to(self._builder, self.vector, value, place)
 
 
@@ -186,6 +190,11 @@ class _Lines:
             emit_prefetch(builder, ask(k), TO_L2)
 
 
+def _kinds(vector: Vector, halves: int) -> list[Vector]:
+    """The vectors in a row of a panel, so many halves wide."""
+    return [vector] * (halves // 2) + [vector.half] * (halves % 2)
+
+
 def _height(width: int, turned: bool, skips: bool) -> int:
     """Rows of a tile."""
     if skips:
@@ -206,7 +215,7 @@ class _Panel:
     def __init__(
         self,
         builder: Any,
-        width: int,
+        kinds: list[Vector],
         turned: bool,
         a: _Operand,
         b: _Operand,
@@ -214,11 +223,11 @@ class _Panel:
         asking: _NextBlock | _Lines | None,
         bits: "_Bits | None" = None,
     ) -> None:
-        self._builder, self._width, self._turned = builder, width, turned
+        self._builder, self._kinds, self._turned = builder, kinds, turned
         self._a, self._b, self._chosen, self._asking = a, b, chosen, asking
         self._bits = bits
         self.depth, self.rows = (a.rows, a.columns) if turned else (a.columns, a.rows)
-        self.height = _height(width, turned, bits is not None)
+        self.height = _height(len(kinds), turned, bits is not None)
 
     def for_tiles(
         self, first: Any, end: Any, first_k: Any, end_k: Any, emit: Callable[[Any, int], None]
@@ -362,16 +371,22 @@ class _Panel:
 
     def _add_products(self, rows: list[Any], k: Any, sums: list[list[Any]]) -> list[list[Any]]:
         """The sums of a tile, and a step of k."""
-        builder, vector = self._builder, self._b.vector
+        builder = self._builder
         step = builder.mul(k, self._a.stride) if self._turned else k
-        b_row = self._b.load(k if self._turned else self._chosen[k], self._width)
+        b_row = self._b.load(k if self._turned else self._chosen[k], self._kinds)
         totals = []
         for place, before_k in zip(rows, sums, strict=True):
-            factor = broadcast_scalar(
-                builder, vector.llvm, builder.load(builder.gep(place, [step]))
+            scalar = builder.load(builder.gep(place, [step]))
+            factor = broadcast_scalar(builder, self._b.vector.llvm, scalar)
+            if len(dict.fromkeys(self._kinds)) > 1:
+                factor = _in_register(builder, factor)
+            vectors = zip(self._kinds, b_row, before_k, strict=True)
+            totals.append(
+                [
+                    emit_fma(builder, x, first_elements(builder, factor, x.lanes), b, s)
+                    for x, b, s in vectors
+                ]
             )
-            pairs = zip(b_row, before_k, strict=True)
-            totals.append([emit_fma(builder, vector, factor, b, s) for b, s in pairs])
             if self._bits:
                 totals[-1] = _keep_order(builder, totals[-1])
         return totals
@@ -390,6 +405,12 @@ def _keep_order(builder: Any, values: list[Any]) -> list[Any]:
     nothing = ir.InlineAsm(ir.FunctionType(results, kinds), "", ",".join(names), side_effect=True)
     result = builder.call(nothing, values)
     return [result] if count == 1 else [builder.extract_value(result, n) for n in range(count)]
+
+
+def _in_register(builder: Any, value: Any) -> Any:
+    """Nothing, but that LLVM knows no other way to this value, as broadcasting it once more."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.call(ir.InlineAsm(kind, "", "=v,0"), [value])
 
 
 class _Bits:
@@ -479,11 +500,12 @@ def _shift_right(builder: Any) -> Any:
 
 def _product_panel(
     typing: Any, c: Any, j: Any, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, nonzero: Any,
-    top: Any, bottom: Any, vectors: Any, turned: Any,
+    top: Any, bottom: Any, halves: Any, turned: Any,
 ) -> Any:  # fmt: skip
-    width, is_turned = _literal(vectors), _literal(turned)
-    if width is None or is_turned is None or len({m.dtype for m in (c, a, b, start)}) > 1:
+    count, is_turned = _literal(halves), _literal(turned)
+    if count is None or is_turned is None or len({m.dtype for m in (c, a, b, start)}) > 1:
         return None
+    kinds = _kinds(Vector(c.dtype), count)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         def operand(n: int, column: Any) -> _Operand:
@@ -496,7 +518,7 @@ def _product_panel(
         chosen = _List(context, builder, sig.args[5], values[5])
         a = operand(2, zero)
         depth = a.rows if is_turned else a.columns
-        block = _even_blocks(builder, depth, machine.DEPTH_BLOCK // width)
+        block = _even_blocks(builder, depth, machine.DEPTH_BLOCK // len(kinds))
         bits = _bits(context, builder, sig.args[7], values[7], is_turned)
         lines = _lines(context, builder, sig.args[6], values[6])
         with cgutils.for_range_slice(builder, zero, depth, block) as (first_k, _):
@@ -504,8 +526,8 @@ def _product_panel(
             distance = _least(builder, block, builder.sub(depth, end_k))
             asking: _NextBlock | _Lines | None = lines
             if not is_turned:
-                asking = _NextBlock(builder, b, chosen, width, distance)
-            panel = _Panel(builder, width, is_turned, a, b, chosen, asking, bits)
+                asking = _NextBlock(builder, b, chosen, len(kinds), distance)
+            panel = _Panel(builder, kinds, is_turned, a, b, chosen, asking, bits)
             is_first = builder.icmp_signed("==", first_k, zero)
             resting = operand(0, column)
             for name in ("base", "stride", "across"):
@@ -514,7 +536,7 @@ def _product_panel(
 
             def tile(row: Any, height: int) -> None:
                 numbers = panel.rows_of_c(row, height)
-                initial = [resting.load(number, width) for number in numbers]
+                initial = [resting.load(number, kinds) for number in numbers]
                 totals = panel.sums(row, initial, first_k, end_k)
                 for number, total in zip(numbers, totals, strict=True):
                     to.store(total, number)
@@ -523,7 +545,7 @@ def _product_panel(
         return context.get_dummy_value()
 
     args = (
-        c, types.int64, a, b, start, chosen, ahead, nonzero, types.int64, types.int64, vectors,
+        c, types.int64, a, b, start, chosen, ahead, nonzero, types.int64, types.int64, halves,
         turned,
     )  # fmt: skip
     return signature(types.void, *args), codegen
@@ -532,11 +554,12 @@ def _product_panel(
 @compiles_to(_product_panel)
 def product_panel(
     c: Any, j: int, a: Any, b: Any, start: Any, chosen: Any, ahead: Any, nonzero: Any, top: int,
-    bottom: int, vectors: int, turned: bool,
+    bottom: int, halves: int, turned: bool,
 ) -> None:  # fmt: skip
     """c[I, J] = start[I, J] + a[I] @ b[:, J] for rows I and columns J.
 
-    I are the rows top to bottom - 1, J the `vectors` vectors of columns from j.
+    I are the rows top to bottom - 1, J the columns from j in so many `halves` of a vector; if that
+    is odd, those in the last vector's upper half are padding, and set to zero in c.
 
     c, b and start are matrices, or panels of columns as `simd.panels` makes them; `start` may be c,
     or have one row, which serves for all. `turned` says that `a` is given as its transpose. With a
@@ -548,20 +571,22 @@ def product_panel(
 
     Each element is one chain of FMAs over ascending k, so its bits depend neither on the tile nor
     on who computes it (but for the sign of a zero, if zeros are left out). The depth must be at
-    least 1. `vectors` and `turned` are literals.
+    least 1. `halves` and `turned` are literals.
     """
     v = lanes(c)
     rows = slice(top, bottom)
     factors = (a.T if turned else a)[rows]
     rows_of_b = slice(None) if chosen is None or turned else chosen
     rows_of_c = rows if chosen is None or not turned else chosen[rows]
-    for x in range(j, j + vectors * v, v):
+    for x in range(j, j + halves * v // 2, v):
         first, columns, to = (panel_of(m, x) for m in (start, b, c))
         total = first if len(first) == 1 else first[rows_of_c]
         columns = columns[rows_of_b]
         for k in range(factors.shape[1]):
             total = fma(factors[:, k : k + 1], columns[k], total)
         to[rows_of_c] = total
+    if halves % 2 == 1:
+        to[rows_of_c, v // 2 :] = 0
 
 
 def _descend_panel(
@@ -581,11 +606,12 @@ def _descend_panel(
             return broadcast_scalar(builder, vector.llvm, number)
 
         to, vector = operand(0, values[1]), Vector(c.dtype)
+        kinds = [vector] * width
         chosen = _List(context, builder, sig.args[6], values[6])
         asking = _lines(context, builder, sig.args[7], values[7])
         a, b = operand(2, INT64(0)), operand(3, values[1])
         bits = _bits(context, builder, sig.args[8], values[8], True)
-        panel = _Panel(builder, width, True, a, b, chosen, asking, bits)
+        panel = _Panel(builder, kinds, True, a, b, chosen, asking, bits)
         down, shrinking = in_all_lanes(builder.fneg(values[4])), in_all_lanes(values[5])
         is_penalized = builder.fcmp_ordered("!=", values[5], values[5].type(0.0))
         nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
@@ -596,7 +622,7 @@ def _descend_panel(
             sums = [[nothing] * width] * len(numbers)
             before = builder.block
             with builder.if_then(is_penalized):
-                rows = [to.load(number, width) for number in numbers]
+                rows = [to.load(number, kinds) for number in numbers]
                 scaled = [[builder.fmul(shrinking, p) for p in row] for row in rows]
                 inside = builder.block
             begin = panel.phis(sums, before)
@@ -612,7 +638,7 @@ def _descend_panel(
                         emit_prefetch(builder, place, TO_WRITE)
             totals = panel.sums(row, penalty(numbers), INT64(0), panel.depth)
             for number, total in zip(numbers, totals, strict=True):
-                before = to.load(number, width)
+                before = to.load(number, kinds)
                 pairs = zip(total, before, strict=True)
                 to.store([emit_fma(builder, vector, down, g, p) for g, p in pairs], number)
 

@@ -70,6 +70,19 @@ def multiply(memory, c, a, b, start):
 
 
 @kernel
+def multiply_used(memory, c, a, b, start, used):
+    """The same where only some columns are needed."""
+    c, a, b = matrix_at(memory, c), matrix_at(memory, a), panels_at(memory, b)
+    gemm.multiply(c, a, b, matrix_at(memory, start), None, None, None, used)
+
+
+@kernel
+def multiply_transposed_used(memory, c, a, b, start, used):
+    c, a, b = panels_at(memory, c), matrix_at(memory, a), matrix_at(memory, b)
+    gemm.multiply_transposed(c, a, b, matrix_at(memory, start), None, None, None, used)
+
+
+@kernel
 def multiply_wide(memory, c, a, b, start, chosen):
     """In panels, however few vectors there are."""
     a, b, start = matrix_at(memory, a), panels_at(memory, b), matrix_at(memory, start)
@@ -256,6 +269,43 @@ def test_products(
     oracle = reference.multiply_transposed if transposed else reference.multiply
     oracle(result, expected[a], expected[b], expected[start])
     expected[c] = result
+    assert_same(memory, expected)
+
+
+@DTYPES
+@pytest.mark.parametrize("product", [multiply_used, multiply_transposed_used])
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    depth=st.integers(1, 40) | st.integers(380, 420),
+    vectors=st.just(2) | st.integers(1, 6),
+    fraction=st.floats(0, 1),
+    start_rows=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_columns_that_are_not_used_are_zero(
+    product: Callable[..., None],
+    dtype: type,
+    rows: int,
+    depth: int,
+    vectors: int,
+    fraction: float,
+    start_rows: bool,
+    seed: int,
+) -> None:
+    rng, columns = np.random.default_rng(seed), vectors * vector_lanes(dtype)
+    memory, used = Memory(dtype, rng), 1 + int(fraction * (columns - 1))
+    transposed, is_used = product is multiply_transposed_used, np.arange(columns) < used
+    a = memory.place(*((depth, rows) if transposed else (rows, depth)))
+    memory[a] = rng.normal(size=(a.rows, a.columns))
+    b = memory.place(depth, columns, np.where(is_used, rng.normal(size=(depth, columns)), 0))
+    count = rows if start_rows else 1
+    start = memory.place(count, columns, np.where(is_used, rng.normal(size=(count, columns)), 0))
+    c = memory.place(rows, columns, packed=transposed)
+    expected = memory.copy()
+    product(expected.array, c, a, b, start, columns)
+    product(memory.array, c, a, b, start, used)
+    assert not memory[c][:, used:].any()
     assert_same(memory, expected)
 
 

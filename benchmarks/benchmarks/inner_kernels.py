@@ -63,6 +63,10 @@ def dense_forward(times, team, threads, part, z, a, w, b, batch, inputs, outputs
                 matrix(a, top * ld, rows, inputs, ld),
                 panels(w, low * inputs, width // v, inputs, inputs * v, v),
                 matrix(b, low, 1, width, width),
+                None,
+                None,
+                None,
+                outputs - low,
             )
         barrier(team, threads)
 
@@ -139,7 +143,8 @@ def dense_gradient(
                         pack(b, own, j - low)
                     c = panels(dw, j * inputs + i * v, width, count, inputs * v, v)
                     start = panels(zeros, 0, width, 1, 0, v) if first == 0 else c
-                    multiply_transposed(c, factors, b, start, None, columns_ahead(factors, every))
+                    ahead = columns_ahead(factors, every)
+                    multiply_transposed(c, factors, b, start, None, ahead, None, outputs - j)
                     j += width * v
         barrier(team, threads)
 
