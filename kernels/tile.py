@@ -371,15 +371,15 @@ class _Panel:
 
     def _add_products(self, rows: list[Any], k: Any, sums: list[list[Any]]) -> list[list[Any]]:
         """The sums of a tile, and a step of k."""
-        builder = self._builder
+        builder, vector = self._builder, self._b.vector
         step = builder.mul(k, self._a.stride) if self._turned else k
         b_row = self._b.load(k if self._turned else self._chosen[k], self._kinds)
         totals = []
         for place, before_k in zip(rows, sums, strict=True):
             scalar = builder.load(builder.gep(place, [step]))
-            factor = broadcast_scalar(builder, self._b.vector.llvm, scalar)
-            if len(dict.fromkeys(self._kinds)) > 1:
-                factor = _in_register(builder, factor)
+            factor = broadcast_scalar(builder, vector.llvm, scalar)
+            if self._kinds[-1] != vector:
+                factor = _hide_origin(builder, factor)
             vectors = zip(self._kinds, b_row, before_k, strict=True)
             totals.append(
                 [
@@ -407,8 +407,8 @@ def _keep_order(builder: Any, values: list[Any]) -> list[Any]:
     return [result] if count == 1 else [builder.extract_value(result, n) for n in range(count)]
 
 
-def _in_register(builder: Any, value: Any) -> Any:
-    """Nothing, but that LLVM knows no other way to this value, as broadcasting it once more."""
+def _hide_origin(builder: Any, value: Any) -> Any:
+    """The value itself; LLVM would make it anew where a half of it is used."""
     kind = ir.FunctionType(value.type, [value.type])
     return builder.call(ir.InlineAsm(kind, "", "=v,0"), [value])
 

@@ -110,7 +110,7 @@ BROKEN = {
         ("load(da, b, j), total)", "load(da, b, j), load(da, b, j))"),
     ],
     "gemm.py": [
-        ("load(src[p], min(q * v + n, rows - 1), 0)", "load(src[p], max(rows - 1 - n, 0), 0)"),
+        ("first, n % v, rows - first)", "first, n % v, rows - first - 1)"),
     ],
     "program.py": [
         ("share_of_one = 1.0 / weight if weight > 0 else 0.0", "share_of_one = 1.0 / rows"),
