@@ -14,9 +14,10 @@ split of columns or rows between threads, or of the depth between calls, gives t
 With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
 of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
-panels leave out more: in each half of a tile, those k for which it is zero. Of c's columns only the
-first `used` may be needed, the others being padding, zero in b and start. Products with a^T ask
-memory for what an `Ahead` says.
+panels leave out more: in each half of a tile, those k for which it is zero. Columns
+of c behind the first `used`, if it has any, are padding, zero in b and start, and become zero: a
+panel of two vectors leaves out the last half. Products with a^T ask memory for what an `Ahead`
+says.
 """
 
 from . import machine
@@ -84,7 +85,10 @@ def knows_zeros(nonzero):
 
 @glue
 def ends_in_half(used, j, v):
-    """Whether, of two vectors of columns from j on, a quarter or more is padding."""
+    """Whether a panel of two vectors, from column j on, leaves out its last half: it is padding.
+
+    And where that saves time.
+    """
     if used is None or not HAS_HALVES:
         return False
     return used - j <= v + v // 2
@@ -416,7 +420,7 @@ def multiply_transposed_narrow(c, a, b, units, every, memory, place, is_first):
         if not is_first:
             transpose(sums, part, columns)
             start = own
-        inputs, ahead = panels_of(a, i, width), columns_ahead(b, every)
+        inputs, ahead = panels_of(a, i, width), columns_ahead(b, every)  # no padding, all used
         multiply_transposed(
             own, b[:, :units], inputs, start, every[:units], ahead, nothing, width * v
         )

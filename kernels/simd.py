@@ -1270,8 +1270,8 @@ def side_by_side(builder: Any, parts: list[Any]) -> Any:
 def _interleaved(builder: Any, rows: list[Any]) -> list[Any]:
     """Emit what transposes each of the square blocks that lie side by side in rows.
 
-    In each round row r and the one half of them further on are interleaved: a new row from the
-    first half of each block, one from the second.
+    In each round row r and row r + half are interleaved: of blocks of two, a0 a1 a2 a3 and
+    b0 b1 b2 b3 become a0 b0 a2 b2 and a1 b1 a3 b3.
     """
     size, count = len(rows), rows[0].type.count
     orders = [
@@ -1379,7 +1379,10 @@ def _transpose_few(
 
 @compiles_to(_transpose_few)
 def transpose_few(dst: Any, i: int, j: int, src: Any, row: int, column: int, count: int) -> None:
-    """The same where src ends `count` rows further on, or before; zeros in place of the others."""
+    """The same where src has only `count` rows from that one on; zeros in place of the others.
+
+    With 0 or less it has none, but as many fewer before. At least one there must be.
+    """
     n, width = lanes(dst), piece(dst)
     dst[i : i + width, j : j + n] = 0
     if count > 0:
@@ -1407,7 +1410,7 @@ def _transpose_rows(
 
 @compiles_to(_transpose_rows)
 def transpose_rows(dst: Any, i: int, j: int, src: Any, column: int, rows: Any, first: int) -> None:
-    """The same of the rows of a contiguous matrix whose numbers are in `rows` from `first` on.
+    """`transpose_columns` of the rows of a contiguous matrix that `rows` lists from `first` on.
 
     They must be below `rows_across(src, column + piece)`.
     """

@@ -409,6 +409,8 @@ def _keep_order(builder: Any, values: list[Any]) -> list[Any]:
 
 def _hide_origin(builder: Any, value: Any) -> Any:
     """The value itself; LLVM would make it anew where a half of it is used."""
+    if not machine.HAS_AVX512:
+        return value
     kind = ir.FunctionType(value.type, [value.type])
     return builder.call(ir.InlineAsm(kind, "", "=v,0"), [value])
 

@@ -130,11 +130,11 @@ def axes_of(plan, layer, v):
 
 @kernel
 def turn(c, x, rows):
-    """c[q, :N] <- x[rows[q v:]]^T for x [., N]; whatever comes behind, in whole vectors."""
+    """c[q, :N] <- x[rows[q v:]]^T for x [., N]; behind it anything, up to a whole tile."""
     v, size, highest = lanes(c), x.shape[1], 0
     for b in range(rows.shape[0]):
         highest = max(highest, rows[b])
-    if highest < rows_across(x, in_tiles(size)):  # what is read too much lies behind the row
+    if highest < rows_across(x, in_tiles(size)):  # no piece is longer than a tile
         for q in range(c.shape[0]):
             for i in range(0, size, piece(x)):
                 transpose_rows(c[q], i, 0, x, i, rows, q * v)

@@ -18,7 +18,7 @@ from fastmlp.kernels import gemm, machine, optimizer, reference
 from fastmlp.kernels._jit import JIT_DISABLED, glue, kernel
 from fastmlp.kernels.features import FINDS_ZEROS
 from fastmlp.kernels.simd import lanes, matrix, panels
-from fastmlp.kernels.tile import WORDS_TOGETHER, NonZero
+from fastmlp.kernels.tile import WORDS_TOGETHER, NonZero, product_panel
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -307,6 +307,34 @@ def test_columns_that_are_not_used_are_zero(
     product(memory.array, c, a, b, start, used)
     assert not memory[c][:, used:].any()
     assert_same(memory, expected)
+
+
+@kernel
+def three_halves(memory, c, a, b, start):
+    """A panel of two vectors without its last half, which products take on some CPUs only."""
+    c, a, b = matrix_at(memory, c), matrix_at(memory, a), panels_at(memory, b)
+    product_panel(c, 0, a, b, matrix_at(memory, start), None, None, None, 0, a.shape[0], 3, False)
+
+
+@DTYPES
+@pytest.mark.parametrize("vectors", [2, 5])
+def test_no_column_that_is_used_is_left_out(dtype: type, vectors: int) -> None:
+    rng, v = np.random.default_rng(vectors), vector_lanes(dtype)
+    columns = vectors * v
+    for used in range(columns - 2 * v + 1, columns + 1):
+        memory, is_used = Memory(dtype, rng, 20_000), np.arange(columns) < used
+        a = memory.place(11, 5, whole_numbers(rng, 11, 5))
+        b = memory.place(5, columns, whole_numbers(rng, 5, columns) * is_used, packed=True)
+        start = memory.place(1, columns, whole_numbers(rng, 1, columns) * is_used)
+        c = memory.place(11, columns)
+        expected = memory.copy()
+        expected[c] = expected[start] + expected[a] @ expected[b]
+        multiply_used(memory.array, c, a, b, start, used)
+        assert_same(memory, expected)
+        if vectors == 2 and used <= v + v // 2:
+            memory[c] = np.nan
+            three_halves(memory.array, c, a, b, start)
+            assert_same(memory, expected)
 
 
 @pytest.mark.jit
