@@ -14,10 +14,9 @@ split of columns or rows between threads, or of the depth between calls, gives t
 With a list `chosen`, `a` has only some features: row k of the depth is row chosen[k] of b, or of a
 product with a^T, row i is row chosen[i] of c. So features that are zero in all rows can be left out
 of `a`: they add nothing to a sum, and their rows of a gradient are zero. With a `NonZero`, wide
-panels leave out more: in each half of a tile, those k for which it is zero. Columns
-of c behind the first `used`, if it has any, are padding, zero in b and start, and become zero: a
-panel of two vectors leaves out the last half. Products with a^T ask memory for what an `Ahead`
-says.
+panels leave out more: in each half of a tile, those k for which it is zero. Columns of c behind the
+first `used`, if it has any, are padding, zero in b and start, and become zero: a panel of two
+vectors may leave out the last half. Products with a^T ask memory for what an `Ahead` says.
 """
 
 from . import machine
@@ -39,7 +38,6 @@ from .simd import (
     piece,
     store,
     transpose_columns,
-    transpose_few,
 )
 from .tile import Ahead, NonZero, descend_panel, product_panel
 
@@ -327,15 +325,15 @@ def transpose(dst, src, columns):
     Of the columns of src, at least the first `columns` are taken, whole pieces; columns M to
     M' = Q v of dst are set to zero.
     """
-    v, rows = lanes(dst), src.shape[1]
+    v = lanes(dst)
     for q in range(dst.shape[0]):
-        first = q * v
-        if first + v <= rows:
+        first, count = q * v, src.shape[1] - q * v
+        if count >= v:
             for n in range(0, columns, piece(dst)):
-                transpose_columns(dst[q], n, 0, src[n // v], first, n % v)
+                transpose_columns(dst[q], n, 0, src[n // v], first, n % v, None)
         else:
             for n in range(0, columns, piece(dst)):
-                transpose_few(dst[q], n, 0, src[n // v], first, n % v, rows - first)
+                transpose_columns(dst[q], n, 0, src[n // v], first, n % v, count)
 
 
 @kernel

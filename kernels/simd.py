@@ -1334,59 +1334,41 @@ def transpose_block(dst: Any, i: int, j: int, src: Any, row: int, column: int) -
 
 
 def _transpose_columns(
-    typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any
-) -> Any:
-    vector = Vector(dst.dtype)
-
-    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        at, stride = element_pointer(context, builder, sig.args[3], *values[3:])
-        places = [builder.gep(at, [builder.mul(stride, INT64(r))]) for r in range(vector.lanes)]
-        columns = _first_columns(builder, vector, places)
-        return _store_rows(context, builder, sig, values, columns)
-
-    integers = [types.int64] * 2
-    return signature(types.void, dst, *integers, src, *integers), codegen
-
-
-@compiles_to(_transpose_columns)
-def transpose_columns(dst: Any, i: int, j: int, src: Any, row: int, column: int) -> None:
-    """dst[i:, j:] = src[row:, column:].T for `lanes` rows and `piece` columns."""
-    n, width = lanes(dst), piece(dst)
-    dst[i : i + width, j : j + n] = src[row : row + n, column : column + width].T
-
-
-def _transpose_few(
     typing: Any, dst: Any, i: Any, j: Any, src: Any, row: Any, column: Any, count: Any
 ) -> Any:
-    vector = Vector(dst.dtype)
+    vector, is_whole = Vector(dst.dtype), isinstance(count, types.NoneType)
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         at, stride = element_pointer(context, builder, sig.args[3], *values[3:6])
-        last, places = builder.sub(values[6], INT64(1)), []
-        for r in map(INT64, range(vector.lanes)):
-            r = builder.select(builder.icmp_signed("<", r, last), r, last)
-            places.append(builder.gep(at, [builder.mul(stride, r)]))
-        nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
-        columns = [
-            _choose_first(builder, vector, values[6], column, nothing)
-            for column in _first_columns(builder, vector, places)
-        ]
+        numbers = [INT64(r) for r in range(vector.lanes)]
+        if not is_whole:
+            last = builder.sub(values[6], INT64(1))
+            numbers = [builder.select(builder.icmp_signed("<", r, last), r, last) for r in numbers]
+        places = [builder.gep(at, [builder.mul(stride, r)]) for r in numbers]
+        columns = _first_columns(builder, vector, places)
+        if not is_whole:
+            nothing = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+            columns = [_choose_first(builder, vector, values[6], c, nothing) for c in columns]
         return _store_rows(context, builder, sig, values, columns)
 
     integers = [types.int64] * 2
-    return signature(types.void, dst, *integers, src, *integers, types.int64), codegen
+    last = count if is_whole else types.int64
+    return signature(types.void, dst, *integers, src, *integers, last), codegen
 
 
-@compiles_to(_transpose_few)
-def transpose_few(dst: Any, i: int, j: int, src: Any, row: int, column: int, count: int) -> None:
-    """The same where src has only `count` rows from that one on; zeros in place of the others.
+@compiles_to(_transpose_columns)
+def transpose_columns(
+    dst: Any, i: int, j: int, src: Any, row: int, column: int, count: int | None
+) -> None:
+    """dst[i:, j:] = src[row:, column:].T for `lanes` rows and `piece` columns.
 
-    With 0 or less it has none, but as many fewer before. At least one there must be.
+    With a count, src has only so many rows from that one on, and zeros are in place of the others.
+    If that is 0 or less it has none, but as many fewer before; at least one there must be.
     """
     n, width = lanes(dst), piece(dst)
+    rows = n if count is None else min(max(count, 0), n)
     dst[i : i + width, j : j + n] = 0
-    if count > 0:
-        dst[i : i + width, j : j + count] = src[row : row + count, column : column + width].T
+    dst[i : i + width, j : j + rows] = src[row : row + rows, column : column + width].T
 
 
 def _transpose_rows(

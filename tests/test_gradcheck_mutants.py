@@ -110,7 +110,7 @@ BROKEN = {
         ("load(da, b, j), total)", "load(da, b, j), load(da, b, j))"),
     ],
     "gemm.py": [
-        ("first, n % v, rows - first)", "first, n % v, rows - first - 1)"),
+        ("first, n % v, count)", "first, n % v, count - 1)"),
     ],
     "program.py": [
         ("share_of_one = 1.0 / weight if weight > 0 else 0.0", "share_of_one = 1.0 / rows"),

@@ -65,7 +65,6 @@ from fastmlp.kernels.simd import (
     table,
     transpose_block,
     transpose_columns,
-    transpose_few,
     transpose_rows,
 )
 from fastmlp.kernels.team import barrier, share
@@ -539,12 +538,12 @@ def test_transpose_block(dtype: type) -> None:
 
 @kernel
 def transpose_some_columns(dst, i, j, src, row, column):
-    transpose_columns(dst, i, j, src, row, column)
+    transpose_columns(dst, i, j, src, row, column, None)
 
 
 @kernel
 def transpose_some_rows(dst, i, j, src, row, column, count):
-    transpose_few(dst, i, j, src, row, column, count)
+    transpose_columns(dst, i, j, src, row, column, count)
 
 
 @DTYPES
